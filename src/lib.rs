@@ -1,0 +1,19 @@
+//! convoy: an inference server for convolutional image classifiers.
+//!
+//! Imports between the modules point down only; `docs/ARCHITECTURE.md` has the diagram and `tests/imports.rs` checks it.
+
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod http;
+pub mod inference;
+pub mod onnx;
+pub mod postprocess;
+pub mod preprocess;
+pub mod repository;
+pub mod scheduler;
+pub mod server;
+pub mod telemetry;
+pub mod tensor;
+pub mod zoo;
