@@ -1,1 +1,2 @@
 //! scheduler
+pub mod statistics;
