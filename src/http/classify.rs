@@ -18,7 +18,7 @@ use super::json::{self, off_worker};
 use super::tensor_json::read_base64_list;
 use super::{App, AppState};
 use crate::error::{Error, Result};
-use crate::inference::{ClassifyRequest, Timing};
+use crate::inference::{ClassifyRequest, RequestContext, Timing};
 use crate::repository::Model;
 
 /// The query parameters.
@@ -68,11 +68,20 @@ async fn classify(
     if options.top_k == 0 {
         return Err(Error::invalid("top_k must be at least 1").into());
     }
-    let admission = app.inference.admit(Arc::clone(&model))?;
-    let pictures = read_pictures(app, headers, payload.bytes.clone()).await?;
-    let context = payload.context(options.priority, options.timeout_ms.map(Duration::from_millis));
-    let request = ClassifyRequest { pictures, top_k: options.top_k, context };
-    let answer = app.inference.classify(admission, request).await?;
+    let context = RequestContext {
+        priority: options.priority.filter(|&priority| priority > 0),
+        timeout: options.timeout_ms.filter(|&timeout| timeout > 0).map(Duration::from_millis),
+        ..payload.context()
+    };
+    let admission = app.inference.admit(Arc::clone(&model), context)?;
+    let pictures = match read_pictures(app, headers, payload.bytes).await {
+        Ok(pictures) => pictures,
+        Err(error) => {
+            admission.reject(&error);
+            return Err(error.into());
+        }
+    };
+    let answer = app.inference.classify(admission, ClassifyRequest { pictures, top_k: options.top_k }).await?;
     let predictions = answer.predictions.iter().map(|classes| PredictionJson {
         classes: classes
             .iter()

@@ -28,11 +28,9 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    /// The context of a request that came with this body.
-    pub(super) fn context(&self, priority: Option<u32>, timeout: Option<Duration>) -> RequestContext {
-        // 0 means "the default" on the wire of this protocol's other servers, for both.
-        let (priority, timeout) = (priority.filter(|&value| value > 0), timeout.filter(|value| !value.is_zero()));
-        RequestContext { protocol: "http", received: self.received, priority, timeout }
+    /// The context of a request that came with this body, with the model's default priority and timeout.
+    pub(super) fn context(&self) -> RequestContext {
+        RequestContext { protocol: "http", received: self.received, priority: None, timeout: None }
     }
 }
 

@@ -88,7 +88,8 @@ fn all_details(app: &App) -> BTreeMap<String, Details> {
     for model in ready {
         if let Some(details) = all.get_mut(model.name()) {
             details.classes = model.class_count();
-            details.input_size = model.input_size().map(|(height, width)| InputSize { height, width });
+            let (height, width) = model.input_size();
+            details.input_size = Some(InputSize { height, width });
             details.provider = Some(model.provider());
         }
     }

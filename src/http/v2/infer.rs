@@ -1,11 +1,13 @@
 //! `POST …/infer`.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::JSON_LENGTH;
-use super::request::{ReadLimits, read, read_raw};
+use super::request::{ParsedRequest, ReadLimits, read, read_raw};
 use super::response;
 use crate::error::{Error, Result};
 use crate::http::AppState;
@@ -22,25 +24,33 @@ pub(super) async fn infer(
     payload: Payload,
 ) -> HttpResult<Response> {
     let json_length = json_length(&headers)?;
-    let admission = app.inference.admit(app.inference.model(&target.model, target.version)?)?;
-    let model = admission.model().clone();
+    let model = app.inference.model(&target.model, target.version)?;
+    let mut admission = app.inference.admit(Arc::clone(&model), payload.context())?;
 
-    let request = if json_length == Some(0) {
-        read_raw(payload.bytes.clone(), model.inputs(), model.max_batch_size())?
-    } else {
-        let body = payload.bytes.clone();
-        let limits = ReadLimits {
-            max_json_depth: app.config.max_json_depth,
-            max_tensor_bytes: app.inference.limits().max_tensor_bytes,
-        };
-        off_worker(json_length.unwrap_or(body.len()), move || read(&body, json_length, limits)).await?
+    let parsed = match json_length {
+        Some(0) => read_raw(payload.bytes, model.input()),
+        _ => {
+            let limits = ReadLimits {
+                max_json_depth: app.config.max_json_depth,
+                max_tensor_bytes: app.inference.limits().max_tensor_bytes,
+            };
+            let json_bytes = json_length.unwrap_or(payload.bytes.len());
+            off_worker(json_bytes, move || read(&payload.bytes, json_length, limits)).await
+        }
     };
-    let context = payload.context(request.priority, request.timeout);
-    let (inputs, outputs, top_k) = (request.inputs, request.outputs, request.top_k);
-    let answer = app.inference.infer(admission, InferRequest { inputs, outputs, top_k, context }).await?;
+    let request = match parsed {
+        Ok(request) => request,
+        Err(error) => {
+            admission.reject(&error);
+            return Err(error.into());
+        }
+    };
+    admission.context_mut().priority = request.priority;
+    admission.context_mut().timeout = request.timeout;
+    let ParsedRequest { inputs, outputs, top_k, form, .. } = request;
+    let answer = app.inference.infer(admission, InferRequest { inputs, outputs, top_k }).await?;
 
     let bytes = answer.outputs.iter().map(|(_, tensor)| tensor.bytes().len()).sum();
-    let form = request.form;
     Ok(off_worker(bytes, move || response::write(model.name(), model.version(), &answer.outputs, &form)).await?)
 }
 

@@ -74,7 +74,7 @@ struct ModelMetadata<'a> {
     name: &'a str,
     versions: Vec<String>,
     platform: &'static str,
-    inputs: Vec<TensorMetadata<'a>>,
+    inputs: [TensorMetadata<'a>; 1],
     outputs: Vec<TensorMetadata<'a>>,
 }
 
@@ -96,9 +96,9 @@ pub(super) async fn model(State(app): AppState, target: Target) -> HttpResult<Re
     let model = app.inference.model(&target.model, target.version)?;
     let metadata = ModelMetadata {
         name: model.name(),
-        versions: model.versions().iter().map(u64::to_string).collect(),
+        versions: app.inference.versions(model.name()).iter().map(u64::to_string).collect(),
         platform: super::model_config::PLATFORM,
-        inputs: model.inputs().iter().map(TensorMetadata::from).collect(),
+        inputs: [model.input().into()],
         outputs: model.outputs().iter().map(TensorMetadata::from).collect(),
     };
     Ok(Json(metadata).into_response())

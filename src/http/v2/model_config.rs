@@ -29,7 +29,7 @@ struct ModelConfig<'a> {
     backend: &'static str,
     default_model_filename: &'static str,
     max_batch_size: usize,
-    input: Vec<Input<'a>>,
+    input: [Input<'a>; 1],
     output: Vec<Output<'a>>,
     instance_group: [InstanceGroup<'a>; 1],
     /// Absent where the batch dimension is fixed, as nothing can be batched then.
@@ -78,26 +78,23 @@ struct TransactionPolicy {
 
 impl<'a> ModelConfig<'a> {
     fn of(model: &'a Model) -> Self {
-        let batched = model.max_batch_size() > 0;
+        // Triton's convention: a graph with a fixed batch dimension has 0 here, and that dimension in its dims.
+        let batched = !model.has_fixed_batch();
         Self {
             name: model.name(),
             platform: PLATFORM,
             backend: "onnxruntime",
             default_model_filename: "model.onnx",
-            max_batch_size: model.max_batch_size(),
-            input: model
-                .inputs()
-                .iter()
-                .map(|spec| Input {
-                    name: &spec.name,
-                    data_type: type_name(spec.data_type),
-                    format: "FORMAT_NONE",
-                    dims: dims(spec, batched),
-                    is_shape_tensor: false,
-                    allow_ragged_batch: false,
-                    optional: false,
-                })
-                .collect(),
+            max_batch_size: if batched { model.max_batch_size() } else { 0 },
+            input: [Input {
+                name: &model.input().name,
+                data_type: type_name(model.input().data_type),
+                format: "FORMAT_NONE",
+                dims: dims(model.input(), batched),
+                is_shape_tensor: false,
+                allow_ragged_batch: false,
+                optional: false,
+            }],
             output: model
                 .outputs()
                 .iter()

@@ -142,33 +142,28 @@ pub(super) fn read(body: &Bytes, json_length: Option<usize>, limits: ReadLimits)
         outputs.push(RequestedOutput { name: output.name, classification });
     }
     let parameters = request.parameters.unwrap_or_default();
+    // 0 is how clients say "the default", for each of these.
     form.binary_by_default = parameters.binary_data_output.unwrap_or(false);
     Ok(ParsedRequest {
         inputs,
         outputs,
         top_k: parameters.top_k.filter(|&k| k > 0),
-        priority: parameters.priority,
-        timeout: parameters.timeout.map(Duration::from_micros),
+        priority: parameters.priority.filter(|&priority| priority > 0),
+        timeout: parameters.timeout.filter(|&timeout| timeout > 0).map(Duration::from_micros),
         form,
     })
 }
 
-/// Reads a body that is the raw bytes of a model's only input, batch 1. The answer is binary.
+/// Reads a body that is the raw bytes of the model's input, batch 1. The answer is binary.
 ///
 /// # Errors
-/// `InvalidArgument` when the model has several inputs, or the bytes do not fill its shape.
-pub(super) fn read_raw(body: Bytes, inputs: &[TensorSpec], max_batch_size: usize) -> Result<ParsedRequest> {
-    let [input] = inputs else {
-        return Err(Error::invalid(format!(
-            "a raw request needs a model of one input, and this one has {}",
-            inputs.len()
-        )));
-    };
+/// `InvalidArgument` when the bytes do not fill the input's shape.
+pub(super) fn read_raw(body: Bytes, input: &TensorSpec) -> Result<ParsedRequest> {
     let tensor = if input.data_type == DataType::Bytes {
-        Tensor::from_byte_strings(&[body])?.reshape(raw_shape(input, max_batch_size, 1)?)?
+        Tensor::from_byte_strings(&[body])?.reshape(raw_shape(input, 1)?)?
     } else {
         let elements = body.len() / input.data_type.size().unwrap_or(1);
-        Tensor::new(input.data_type, raw_shape(input, max_batch_size, elements)?, body)?
+        Tensor::new(input.data_type, raw_shape(input, elements)?, body)?
     };
     Ok(ParsedRequest {
         inputs: vec![(input.name.clone(), tensor)],
@@ -180,21 +175,21 @@ pub(super) fn read_raw(body: Bytes, inputs: &[TensorSpec], max_batch_size: usize
     })
 }
 
-/// The shape of a raw request: batch 1, and one other open dimension from the number of elements.
-fn raw_shape(input: &TensorSpec, max_batch_size: usize, elements: usize) -> Result<Vec<usize>> {
-    let mut dimensions = input.shape.clone();
-    if max_batch_size > 0
-        && let Some(batch) = dimensions.first_mut()
-    {
+/// The shape of a raw request: batch 1, and at most one other open dimension from the number of elements.
+fn raw_shape(input: &TensorSpec, elements: usize) -> Result<Vec<usize>> {
+    let mut shape = input.shape.clone();
+    if let Some(batch) = shape.first_mut().filter(|batch| **batch < 0) {
         *batch = 1;
     }
-    if dimensions.iter().filter(|&&dimension| dimension < 0).count() > 1 {
-        return Err(Error::invalid(format!("the shape {dimensions:?} is too open for a raw request: send it as JSON")));
+    if shape.iter().filter(|&&dimension| dimension < 0).count() > 1 {
+        return Err(Error::invalid(format!(
+            "the input's shape {:?} has too many open dimensions for a raw request: send it as JSON",
+            input.shape
+        )));
     }
-    let known: usize =
-        dimensions.iter().filter(|&&dimension| dimension >= 0).map(|&dimension| dimension as usize).product();
+    let known: usize = shape.iter().filter_map(|&dimension| usize::try_from(dimension).ok()).product();
     let open = elements.checked_div(known).unwrap_or(0);
-    Ok(dimensions.iter().map(|&dimension| usize::try_from(dimension).unwrap_or(open)).collect())
+    Ok(shape.iter().map(|&dimension| usize::try_from(dimension).unwrap_or(open)).collect())
 }
 
 /// The raw tensors behind the JSON, in the order of the inputs.
