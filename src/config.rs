@@ -128,7 +128,9 @@ impl ServerConfig {
     pub fn validate(&self) -> Result<()> {
         self.http.validate()?;
         if self.shutdown.timeout_ms < self.shutdown.grace_ms {
-            return Err(Error::invalid("shutdown.timeout_ms counts from the signal too: it must not be under shutdown.grace_ms"));
+            return Err(Error::invalid(
+                "shutdown.timeout_ms counts from the signal too: it must not be under shutdown.grace_ms",
+            ));
         }
         for (key, value) in [
             ("max_pictures", self.limits.max_pictures as u64),

@@ -89,6 +89,12 @@ impl Error {
         self
     }
 
+    /// The same error with its message rewritten, to say which part of a request is meant.
+    pub fn map_message(mut self, rewrite: impl FnOnce(String) -> String) -> Self {
+        self.message = rewrite(self.message);
+        self
+    }
+
     /// The kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind

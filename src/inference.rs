@@ -3,134 +3,57 @@
 //!
 //! It knows nothing of HTTP or gRPC: the handlers translate their wire forms into the requests below and back.
 
+mod outputs;
+mod pictures;
+mod request;
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 
-use crate::error::Result;
-use crate::repository::{IndexEntry, Model, Repository};
-use crate::tensor::Tensor;
-
-/// Sizes over which a request is refused. Each is checked before memory of that size is taken.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// The most pictures in one request.
-    pub max_pictures: usize,
-    /// The most bytes of one decoded input tensor.
-    pub max_tensor_bytes: usize,
-}
-
-/// What a request brings beside its payload: where it came from and how it wants to be scheduled.
-#[derive(Debug, Clone)]
-pub struct RequestContext {
-    /// The protocol it came by: a label of the request metrics (`"http"`, `"grpc"`, `"cli"`).
-    pub protocol: &'static str,
-    /// When the request arrived: deadlines and total times count from here.
-    pub received: Instant,
-    /// 1 is the most urgent; `None` takes the model's default.
-    pub priority: Option<u32>,
-    /// The time from `received` after which the answer is of no use; `None` takes the model's default.
-    pub timeout: Option<Duration>,
-}
-
-/// Proof that a request may use a model: it holds the model's version through a reload, and one place in its bounded queue.
-/// Dropping it gives the place back.
-#[derive(Debug)]
-pub struct Admission {
-    model: Arc<Model>,
-}
-
-/// A named output that a client asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestedOutput {
-    /// The output's name.
-    pub name: String,
-    /// The classification extension: the `k` highest values as `value:index:label` strings instead of the tensor.
-    pub classification: Option<usize>,
-}
-
-/// A tensor request (Open Inference Protocol). A BYTES input for an image model holds encoded pictures, shape `[N]`.
-#[derive(Debug)]
-pub struct InferRequest {
-    /// Inputs by name.
-    pub inputs: Vec<(String, Tensor)>,
-    /// The outputs wanted, in this order; empty for all.
-    pub outputs: Vec<RequestedOutput>,
-    /// `top_k`: asks every output without a `classification` of its own for one of this size.
-    pub top_k: Option<usize>,
-    /// Protocol, arrival, priority and timeout.
-    pub context: RequestContext,
-}
-
-/// The answer to an [`InferRequest`].
-#[derive(Debug)]
-pub struct InferResponse {
-    /// Outputs by name, in the order asked for.
-    pub outputs: Vec<(String, Tensor)>,
-    /// Where the time went.
-    pub timing: Timing,
-}
-
-/// Pictures to classify.
-#[derive(Debug)]
-pub struct ClassifyRequest {
-    /// Encoded pictures (JPEG, PNG, …).
-    pub pictures: Vec<Bytes>,
-    /// How many classes to return for each picture: at least 1; more than there are means all.
-    pub top_k: usize,
-    /// Protocol, arrival, priority and timeout.
-    pub context: RequestContext,
-}
-
-/// The answer to a [`ClassifyRequest`].
-#[derive(Debug)]
-pub struct Classification {
-    /// One list of classes for each picture, in order.
-    pub predictions: Vec<Vec<Class>>,
-    /// Where the time went.
-    pub timing: Timing,
-}
-
-/// One class of a prediction.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Class {
-    /// The index in the model's output.
-    pub index: usize,
-    /// The label, where the model has labels.
-    pub label: Option<Arc<str>>,
-    /// The softmax probability.
-    pub score: f32,
-}
-
-/// Where a request's time went. With several pictures, the longest of each.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Timing {
-    /// Decoding and preprocessing.
-    pub decode: Duration,
-    /// Waiting for an instance.
-    pub queue: Duration,
-    /// How many rows the batch had that the request ran in (the largest, of several).
-    pub batch_size: usize,
-    /// The run itself.
-    pub compute: Duration,
-    /// From the request's arrival to its answer.
-    pub total: Duration,
-}
+use self::pictures::Pictures;
+pub use self::request::{
+    Admission, Class, Classification, ClassifyRequest, InferRequest, InferResponse, Limits, RequestContext,
+    RequestedOutput, Timing,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::repository::{IndexEntry, Model, ModelState, Repository};
+use crate::scheduler::{Answer, Submission};
+use crate::telemetry::Outcome;
+use crate::tensor::{DataType, Tensor};
 
 /// The facade. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Inference {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     repository: Arc<Repository>,
+    limits: Limits,
+    default_model: Option<String>,
+    pictures: Pictures,
+    /// Set once everything has been loaded, unset when the server drains.
+    ready: AtomicBool,
 }
 
 impl Inference {
-    /// The model called `name`, in `version` or, without one, the version that its policy serves by default (the highest).
+    /// A facade over `repository`. It is not ready until [`Inference::set_ready`] says so.
+    pub fn new(repository: Arc<Repository>, limits: Limits, default_model: Option<String>) -> Self {
+        let pictures = Pictures::new(&limits);
+        Self { inner: Arc::new(Inner { repository, limits, default_model, pictures, ready: AtomicBool::new(false) }) }
+    }
+
+    /// The model called `name`, in `version` or, without one, the highest that is ready.
     ///
     /// # Errors
     /// `NotFound` for an unknown name or version, `Unavailable` where it is known but not ready.
     pub fn model(&self, name: &str, version: Option<u64>) -> Result<Arc<Model>> {
-        unimplemented!("{name} {version:?} {:?}", self.repository)
+        self.inner.repository.get(name, version)
     }
 
     /// The model that `/v1/classify` uses: the configured one, or the only one there is.
@@ -138,59 +61,252 @@ impl Inference {
     /// # Errors
     /// `InvalidArgument` when there are several and none is configured; else as [`Inference::model`].
     pub fn default_model(&self) -> Result<Arc<Model>> {
-        unimplemented!()
+        if let Some(name) = &self.inner.default_model {
+            return self.model(name, None);
+        }
+        let mut names: Vec<_> = self.index(false).into_iter().map(|entry| entry.name).collect();
+        names.dedup();
+        match names.as_slice() {
+            [name] => self.model(name, None),
+            [] => Err(Error::not_found("there is no model")),
+            _ => Err(Error::invalid(format!(
+                "there are several models ({}): name one in the path, or configure a default",
+                names.join(", ")
+            ))),
+        }
     }
 
-    /// Takes a place in the model's bounded queue. Nothing expensive (parsing, decoding) should happen before this.
+    /// The versions of the model called `name` that are ready, ascending.
+    pub fn versions(&self, name: &str) -> Vec<u64> {
+        self.ready_models().iter().filter(|model| model.name() == name).map(|model| model.version()).collect()
+    }
+
+    /// Takes a place in the model's bounded queue for a request's first row. Nothing expensive (parsing, decoding) should
+    /// happen before this.
     ///
     /// # Errors
-    /// `Overloaded` at once when every place is taken; `Unavailable` while the server drains.
-    pub fn admit(&self, model: Arc<Model>) -> Result<Admission> {
-        unimplemented!("{model:?}")
+    /// `Overloaded` at once when every place is taken, or the timeout cannot be met with the work ahead.
+    pub fn admit(&self, model: Arc<Model>, context: RequestContext) -> Result<Admission> {
+        let permit = model.scheduler().admit(1, context.deadline(&model));
+        match permit {
+            Ok(permit) => Ok(Admission::new(model, context, permit)),
+            Err(error) => {
+                let metrics = model.scheduler().metrics();
+                metrics.record_request(context.protocol, Outcome::Rejected, context.received.elapsed());
+                model.scheduler().recorder().record_request(false, context.received.elapsed());
+                Err(error)
+            }
+        }
     }
 
     /// Runs tensors (or encoded pictures in a BYTES tensor).
     ///
     /// # Errors
     /// `InvalidArgument` for tensors or outputs that the model does not have, `Overloaded`, `DeadlineExceeded`, `Internal`.
-    #[expect(clippy::unused_async)]
-    pub async fn infer(&self, admission: Admission, request: InferRequest) -> Result<InferResponse> {
-        unimplemented!("{admission:?} {request:?}")
+    pub async fn infer(&self, mut admission: Admission, request: InferRequest) -> Result<InferResponse> {
+        let result = self.run_infer(&mut admission, request).await;
+        admission.finish(&result);
+        result
     }
 
     /// Classifies pictures.
     ///
     /// # Errors
     /// As [`Inference::infer`], and `UnsupportedMedia` or `PayloadTooLarge` for what is not a picture or too large a one.
-    #[expect(clippy::unused_async)]
-    pub async fn classify(&self, admission: Admission, request: ClassifyRequest) -> Result<Classification> {
-        unimplemented!("{admission:?} {request:?}")
+    pub async fn classify(&self, mut admission: Admission, request: ClassifyRequest) -> Result<Classification> {
+        let result = self.run_classify(&mut admission, request).await;
+        admission.finish(&result);
+        result
     }
 
-    /// Every model and version that the repository holds, with its state; only ready ones with `ready_only`.
+    /// Every model and version that the repository knows, with its state; only ready ones with `ready_only`.
     pub fn index(&self, ready_only: bool) -> Vec<IndexEntry> {
-        unimplemented!("{ready_only}")
+        let mut index = self.inner.repository.index();
+        index.retain(|entry| !ready_only || entry.state == ModelState::Ready);
+        index
     }
 
-    /// Every version that is ready, of one model or of all: what statistics and listings walk.
+    /// Every version that is ready.
     pub fn ready_models(&self) -> Vec<Arc<Model>> {
-        unimplemented!()
+        self.inner.repository.ready()
     }
 
-    /// Whether the server should get traffic: models loaded, not draining.
+    /// Whether the server should get traffic: everything loaded (or found unavailable), and not draining.
     pub fn is_ready(&self) -> bool {
-        unimplemented!()
+        self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// Says whether the server should get traffic.
+    pub fn set_ready(&self, ready: bool) {
+        self.inner.ready.store(ready, Ordering::Release);
     }
 
     /// The limits that handlers check before they parse.
     pub fn limits(&self) -> &Limits {
-        unimplemented!()
+        &self.inner.limits
+    }
+
+    async fn run_infer(&self, admission: &mut Admission, request: InferRequest) -> Result<InferResponse> {
+        let model = Arc::clone(admission.model());
+        let requested = outputs::resolve(&model, &request)?;
+        let input = single_input(&model, request.inputs)?;
+        let (answers, decode) = if input.data_type() == DataType::Bytes && model.input().data_type != DataType::Bytes {
+            let pictures = input.to_byte_strings()?;
+            check_count(&pictures, input.shape(), &self.inner.limits)?;
+            self.run_pictures(admission, pictures).await?
+        } else {
+            let rows = self.check_tensor(&model, &input)?;
+            admission.extend_to(rows)?;
+            (run_rows(admission, &input).await?, Duration::ZERO)
+        };
+        let outputs = outputs::collect(&model, &requested, &answers)?;
+        Ok(InferResponse { outputs, timing: timing(admission.context(), &answers, decode) })
+    }
+
+    async fn run_classify(&self, admission: &mut Admission, request: ClassifyRequest) -> Result<Classification> {
+        let model = Arc::clone(admission.model());
+        if request.top_k == 0 {
+            return Err(Error::invalid("top_k must be at least 1"));
+        }
+        check_count(&request.pictures, &[request.pictures.len()], &self.inner.limits)?;
+        let (answers, decode) = self.run_pictures(admission, request.pictures).await?;
+        let predictions = answers
+            .iter()
+            .map(|answer| outputs::classes(&model, &answer.outputs[model.class_output()], request.top_k))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Classification { predictions, timing: timing(admission.context(), &answers, decode) })
+    }
+
+    /// Decodes and runs pictures, one entry each, so that a request's pictures spread over instances as they are ready.
+    async fn run_pictures(&self, admission: &mut Admission, pictures: Vec<Bytes>) -> Result<(Vec<Answer>, Duration)> {
+        admission.extend_to(pictures.len())?;
+        let admission = &*admission;
+        let runs = pictures.into_iter().enumerate().map(|(index, picture)| async move {
+            let (row, decode) = self.inner.pictures.prepare(admission, picture).await.map_err(|error| {
+                // With several pictures the client must know which one is meant.
+                if admission.rows() > 1 {
+                    error.map_message(|message| format!("picture {index}: {message}"))
+                } else {
+                    error
+                }
+            })?;
+            Ok::<_, Error>((run_entry(admission, row).await?, decode))
+        });
+        let results = try_join_all(runs).await?;
+        let decode = results.iter().map(|(_, decode)| *decode).max().unwrap_or_default();
+        Ok((results.into_iter().map(|(answer, _)| answer).collect(), decode))
+    }
+
+    /// Checks a tensor against the model's input and returns its number of rows.
+    fn check_tensor(&self, model: &Model, input: &Tensor) -> Result<usize> {
+        let spec = model.input();
+        if input.data_type() != spec.data_type {
+            return Err(Error::invalid(format!(
+                "the input {} takes {} (or encoded pictures as BYTES), not {}",
+                spec.name,
+                spec.data_type,
+                input.data_type()
+            )));
+        }
+        let fits = input.shape().len() == spec.shape.len()
+            && input.shape()[1..].iter().zip(&spec.shape[1..]).all(|(&got, &want)| want < 0 || got as i64 == want);
+        if !fits {
+            return Err(Error::invalid(format!(
+                "the input {} takes the shape {:?} (-1 for any), not {:?}",
+                spec.name,
+                spec.shape,
+                input.shape()
+            )));
+        }
+        let rows = input.shape()[0];
+        if rows == 0 || input.is_empty() {
+            return Err(Error::invalid(format!("the input {} has no elements", spec.name)));
+        }
+        if input.bytes().len() > self.inner.limits.max_tensor_bytes {
+            return Err(Error::too_large(format!(
+                "the input {} has {} bytes, the limit is {}",
+                spec.name,
+                input.bytes().len(),
+                self.inner.limits.max_tensor_bytes
+            )));
+        }
+        Ok(rows)
     }
 }
 
-impl Admission {
-    /// The model admitted to.
-    pub fn model(&self) -> &Arc<Model> {
-        &self.model
+fn check_count(pictures: &[Bytes], shape: &[usize], limits: &Limits) -> Result<()> {
+    if shape.len() != 1 && !(shape.len() == 2 && shape[1] == 1) {
+        return Err(Error::invalid(format!("encoded pictures take a BYTES tensor of shape [N], not {shape:?}")));
     }
+    if pictures.is_empty() {
+        return Err(Error::invalid("the request has no picture"));
+    }
+    if pictures.len() > limits.max_pictures {
+        return Err(Error::too_large(format!(
+            "the request has {} pictures, the limit is {}",
+            pictures.len(),
+            limits.max_pictures
+        )));
+    }
+    Ok(())
+}
+
+fn single_input(model: &Model, inputs: Vec<(String, Tensor)>) -> Result<Tensor> {
+    let expected = &model.input().name;
+    let count = inputs.len();
+    match <[_; 1]>::try_from(inputs) {
+        Ok([(name, tensor)]) if name == *expected => Ok(tensor),
+        Ok([(name, _)]) => {
+            Err(Error::invalid(format!("the model has no input called {name}; its input is {expected}")))
+        }
+        Err(_) => Err(Error::invalid(format!("the model takes one input, {expected}, but {count} were given"))),
+    }
+}
+
+/// Runs a tensor in pieces of at most the largest batch.
+async fn run_rows(admission: &Admission, input: &Tensor) -> Result<Vec<Answer>> {
+    let rows = input.shape()[0];
+    let largest = admission.model().max_batch_size();
+    let pieces = (0..rows).step_by(largest).map(|start| input.rows(start, largest.min(rows - start)));
+    try_join_all(pieces.map(|piece| run_entry(admission, piece))).await
+}
+
+/// Queues one entry and waits for its answer, at most until the request's deadline.
+async fn run_entry(admission: &Admission, rows: Tensor) -> Result<Answer> {
+    let context = admission.context();
+    let model = admission.model();
+    let deadline = context.deadline(model);
+    let submission = Submission { rows, priority: context.priority(model), deadline };
+    let receiver = model.scheduler().submit(submission)?;
+    let answered = match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), receiver)
+            .await
+            .map_err(|_| Error::deadline_exceeded("the request's deadline passed before it was answered"))?,
+        None => receiver.await,
+    };
+    answered.unwrap_or_else(|_| Err(Error::internal("the model's instance ended without an answer")))
+}
+
+fn timing(context: &RequestContext, answers: &[Answer], decode: Duration) -> Timing {
+    Timing {
+        decode,
+        queue: answers.iter().map(|answer| answer.queue).max().unwrap_or_default(),
+        batch_size: answers.iter().map(|answer| answer.batch_size).max().unwrap_or_default(),
+        compute: answers.iter().map(|answer| answer.compute).max().unwrap_or_default(),
+        total: context.received.elapsed(),
+    }
+}
+
+/// How an error counts in the metrics.
+fn outcome(kind: ErrorKind) -> Outcome {
+    match kind {
+        ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => Outcome::Rejected,
+        ErrorKind::Internal => Outcome::Failed,
+        _ => Outcome::Invalid,
+    }
+}
+
+/// The instant that a timeout after `received` ends; `None` for no timeout, or one too far away to matter.
+fn deadline(received: Instant, timeout: Option<Duration>) -> Option<Instant> {
+    timeout.filter(|timeout| !timeout.is_zero()).and_then(|timeout| received.checked_add(timeout))
 }

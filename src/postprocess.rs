@@ -1,1 +1,105 @@
-//! postprocess
+//! From a model's output row to classes: softmax where the graph has none, and the k best.
+
+use std::cmp::Ordering;
+
+use crate::error::{Error, Result};
+
+/// What a model's output holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scores {
+    /// Raw scores: softmax turns them into probabilities.
+    Logits,
+    /// Probabilities already: the graph ends in a softmax, which must not be applied twice.
+    Probabilities,
+}
+
+/// The indices and values of the `k` highest entries of `row`, highest first, equal ones by index. NaN ranks below
+/// everything.
+pub fn top_k(row: &[f32], k: usize) -> Vec<(usize, f32)> {
+    let rank = |&a: &usize, &b: &usize| descending(row[a], row[b]).then(a.cmp(&b));
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    if k < order.len() {
+        if k == 0 {
+            return Vec::new();
+        }
+        order.select_nth_unstable_by(k - 1, rank);
+        order.truncate(k);
+    }
+    order.sort_unstable_by(rank);
+    order.into_iter().map(|index| (index, row[index])).collect()
+}
+
+/// The `k` most probable classes of one output row (`[classes]`) and their probabilities.
+///
+/// # Errors
+/// `Internal` when the row is empty or holds nothing finite: there is no most probable class then.
+pub fn classify(row: &[f32], scores: Scores, k: usize) -> Result<Vec<(usize, f32)>> {
+    let mut best = top_k(row, k.max(1));
+    let highest = best.first().map_or(f32::NAN, |&(_, score)| score);
+    if !highest.is_finite() {
+        return Err(Error::internal("the model's output is not a finite number, so no class can be named"));
+    }
+    if scores == Scores::Logits {
+        // Summed in f64: a thousand small terms beside one large one lose digits in f32.
+        let exponential = |score: f32| if score.is_nan() { 0.0 } else { f64::from(score - highest).exp() };
+        let sum: f64 = row.iter().map(|&score| exponential(score)).sum();
+        for (_, score) in &mut best {
+            *score = (exponential(*score) / sum) as f32;
+        }
+    } else {
+        for (_, score) in &mut best {
+            *score = if score.is_nan() { 0.0 } else { *score };
+        }
+    }
+    Ok(best)
+}
+
+fn descending(a: f32, b: f32) -> Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (false, false) => b.partial_cmp(&a).unwrap_or(Ordering::Equal),
+        (a_is_nan, b_is_nan) => a_is_nan.cmp(&b_is_nan),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_come_first_and_ties_go_by_index() {
+        let row = [0.5, 2.0, -1.0, 2.0, 0.5, f32::NEG_INFINITY, 0.0, -0.0];
+        assert_eq!(top_k(&row, 3), [(1, 2.0), (3, 2.0), (0, 0.5)]);
+        let all: Vec<_> = top_k(&row, 99).into_iter().map(|(index, _)| index).collect();
+        assert_eq!(all, [1, 3, 0, 4, 6, 7, 2, 5]);
+        assert!(top_k(&row, 0).is_empty());
+        assert!(top_k(&[], 5).is_empty());
+    }
+
+    #[test]
+    fn softmax_agrees_with_figures_worked_out_by_hand() {
+        // exp(0..3) = 1, e, e², e³; their sum is 31.192875.
+        let classes = classify(&[0.0, 1.0, 2.0, 3.0], Scores::Logits, 2).unwrap();
+        assert_eq!(classes[0].0, 3);
+        assert!((classes[0].1 - 0.643_914_3).abs() < 1e-6);
+        assert!((classes[1].1 - 0.236_882_8).abs() < 1e-6);
+        // Large logits do not overflow.
+        let classes = classify(&[1e30, -1e30, 0.0], Scores::Logits, 3).unwrap();
+        assert_eq!(classes, [(0, 1.0), (2, 0.0), (1, 0.0)]);
+    }
+
+    #[test]
+    fn probabilities_are_left_alone() {
+        let classes = classify(&[0.25, 0.75], Scores::Probabilities, 5).unwrap();
+        assert_eq!(classes, [(1, 0.75), (0, 0.25)]);
+    }
+
+    #[test]
+    fn nan_ranks_last_and_never_panics() {
+        let classes = classify(&[f32::NAN, 1.0, f32::NAN, 1.0], Scores::Logits, 4).unwrap();
+        assert_eq!(classes, [(1, 0.5), (3, 0.5), (0, 0.0), (2, 0.0)]);
+        assert!(classify(&[f32::NAN; 3], Scores::Logits, 1).is_err());
+        assert!(classify(&[f32::INFINITY, 0.0], Scores::Logits, 1).is_err());
+        assert!(classify(&[], Scores::Logits, 1).is_err());
+    }
+}

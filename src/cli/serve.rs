@@ -52,7 +52,7 @@ options! {
     #[arg(long, env = "CONVOY_DEFAULT_MODEL", value_name = "NAME")]
     default_model: String => default_model, Some;
 
-    /// ONNX Runtime library [default: ORT_DYLIB_PATH, beside the executable, where `cargo xtask setup` puts it]
+    /// ONNX Runtime library [default: `ORT_DYLIB_PATH`, beside the executable, where `cargo xtask setup` puts it]
     #[arg(long, env = "CONVOY_ONNXRUNTIME_LIBRARY", value_name = "FILE")]
     onnxruntime_library: PathBuf => onnxruntime_library, Some;
 
@@ -112,7 +112,7 @@ options! {
     #[arg(long, env = "CONVOY_LOG_FORMAT", value_enum)]
     log_format: LogFormat => log.format;
 
-    /// Which log events are written: a level, then levels of modules, as in info,convoy::access=warn [default: info]
+    /// Which log events are written: a level, then levels of modules, as in `info,convoy::access=warn` [default: info]
     #[arg(long, env = "CONVOY_LOG_LEVEL", value_name = "FILTER")]
     log_level: String => log.level;
 

@@ -1,6 +1,10 @@
 //! What an instance counts of its work: the numbers behind the statistics extension and Triton's metrics.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::telemetry::BatchTimes;
 
 /// How often something happened and how long it took in all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,4 +49,61 @@ pub struct BatchStatistics {
     pub compute_infer: DurationStatistic,
     /// Cutting the outputs into rows.
     pub compute_output: DurationStatistic,
+}
+
+/// The live counters behind [`Statistics`].
+#[derive(Debug, Default)]
+pub struct Recorder(Mutex<Statistics>);
+
+impl Recorder {
+    /// Counts a batch of `rows` rows that ran; `waited` is the rows' time in the queue in all.
+    pub fn record_batch(&self, rows: usize, waited: Duration, times: BatchTimes) {
+        let count = rows as u64;
+        let mut statistics = self.lock();
+        statistics.inference_count += count;
+        statistics.execution_count += 1;
+        statistics.last_inference_ms = unix_ms();
+        statistics.queue.add(count, waited);
+        // As in Triton, a batch's duration counts once for each of its rows.
+        let each = u32::try_from(rows).unwrap_or(u32::MAX);
+        statistics.compute_input.add(count, times.input * each);
+        statistics.compute_infer.add(count, times.infer * each);
+        statistics.compute_output.add(count, times.output * each);
+        let batch = statistics.batches.entry(rows).or_default();
+        batch.compute_input.add(1, times.input);
+        batch.compute_infer.add(1, times.infer);
+        batch.compute_output.add(1, times.output);
+    }
+
+    /// Counts a request that ended after `took`.
+    pub fn record_request(&self, succeeded: bool, took: Duration) {
+        let mut statistics = self.lock();
+        if succeeded {
+            statistics.success.add(1, took);
+        } else {
+            statistics.fail.add(1, took);
+        }
+    }
+
+    /// The counters as they stand.
+    pub fn snapshot(&self) -> Statistics {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Statistics> {
+        // Counters are only added to, so a panic elsewhere leaves them usable.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DurationStatistic {
+    fn add(&mut self, count: u64, duration: Duration) {
+        self.count += count;
+        self.ns = self.ns.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

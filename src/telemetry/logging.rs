@@ -52,8 +52,10 @@ pub fn start_logging(config: &LogConfig) -> Result<()> {
 
 fn filter(level: &str) -> Result<EnvFilter> {
     EnvFilter::builder().parse(level).map_err(|error| {
-        Error::invalid(format!("log.level: `{level}` is not a level, or levels of modules, as in `info,convoy::http=debug`"))
-            .with_source(error)
+        Error::invalid(format!(
+            "log.level: `{level}` is not a level, or levels of modules, as in `info,convoy::http=debug`"
+        ))
+        .with_source(error)
     })
 }
 

@@ -11,6 +11,7 @@ use crate::http::AppState;
 use crate::http::error::HttpResult;
 use crate::http::extract::Target;
 use crate::repository::Model;
+use crate::repository::layout::LABELS_FILE;
 use crate::tensor::{DataType, TensorSpec};
 
 /// The platform that metadata and configuration name.
@@ -54,7 +55,7 @@ struct Output<'a> {
     name: &'a str,
     data_type: String,
     dims: &'a [i64],
-    label_filename: &'static str,
+    label_filename: &'a str,
     is_shape_tensor: bool,
 }
 
@@ -102,18 +103,18 @@ impl<'a> ModelConfig<'a> {
                     name: &spec.name,
                     data_type: type_name(spec.data_type),
                     dims: dims(spec, batched),
-                    label_filename: if model.labels().is_empty() { "" } else { "labels.txt" },
+                    label_filename: label_filename(model),
                     is_shape_tensor: false,
                 })
                 .collect(),
             instance_group: [InstanceGroup {
                 name: model.name(),
                 kind: if model.provider() == "cpu" { "KIND_CPU" } else { "KIND_GPU" },
-                count: model.instance_count(),
+                count: model.scheduler().instance_count(),
             }],
             dynamic_batching: batched.then(|| DynamicBatching {
                 preferred_batch_size: [],
-                max_queue_delay_microseconds: model.max_queue_delay_us(),
+                max_queue_delay_microseconds: model.config().batching.max_queue_delay_us,
             }),
             model_transaction_policy: TransactionPolicy { decoupled: false },
         }
@@ -123,6 +124,14 @@ impl<'a> ModelConfig<'a> {
 /// The shape without its batch dimension, which a configuration leaves to `max_batch_size`.
 fn dims(spec: &TensorSpec, batched: bool) -> &[i64] {
     if batched { spec.shape.get(1..).unwrap_or_default() } else { &spec.shape }
+}
+
+fn label_filename(model: &Model) -> &str {
+    match &model.config().labels {
+        _ if model.labels().is_empty() => "",
+        Some(path) => path.to_str().unwrap_or_default(),
+        None => LABELS_FILE,
+    }
 }
 
 /// The configuration's name of a data type, which differs from the protocol's for byte strings alone.

@@ -1,0 +1,153 @@
+//! A model file made ready for its instances: providers settled, the graph optimised once, the weights held once.
+
+use std::path::{Path, PathBuf};
+
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use tracing::{debug, warn};
+
+use super::weights::SharedWeights;
+use super::{Provider, Runtime, Session, failed};
+use crate::error::{Error, Result};
+
+/// How sessions of a graph are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphOptions {
+    /// Providers in order of preference; empty means the CPU.
+    pub providers: Vec<Provider>,
+    /// Threads inside one run of one session (CPU work only).
+    pub intra_op_threads: usize,
+}
+
+/// A model file from which sessions are made. Sessions on the CPU share one copy of the weights.
+pub struct Graph {
+    runtime: Runtime,
+    path: PathBuf,
+    intra_op_threads: usize,
+    /// The providers that stand: the chosen one and what it may hand nodes to.
+    providers: Vec<Provider>,
+    shared: Option<SharedWeights>,
+}
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Graph").field("path", &self.path).field("providers", &self.providers).finish_non_exhaustive()
+    }
+}
+
+impl Graph {
+    /// Reads the model at `path`, settles on the first provider of the list that can run it, and optimises the graph.
+    ///
+    /// # Errors
+    /// `Internal` when no provider of the list can run the model; the source is ONNX Runtime's own reason.
+    pub fn load(runtime: &Runtime, path: &Path, options: &GraphOptions) -> Result<Self> {
+        let cpu_only = [Provider::Cpu];
+        let mut providers: &[Provider] = if options.providers.is_empty() { &cpu_only } else { &options.providers };
+        loop {
+            let mut graph = Self {
+                runtime: runtime.clone(),
+                path: path.to_path_buf(),
+                intra_op_threads: options.intra_op_threads,
+                providers: providers.to_vec(),
+                shared: None,
+            };
+            // A GPU keeps its own copy of the weights in its own memory: only CPU sessions can share one.
+            let prepared = if graph.provider().is_gpu() {
+                graph.session(graph.provider().device_ids()[0]).map(drop)
+            } else {
+                graph.share_weights()
+            };
+            match prepared {
+                Ok(()) => return Ok(graph),
+                Err(error) if providers.len() == 1 => return Err(error),
+                Err(error) => {
+                    warn!(
+                        path = %path.display(),
+                        "the {} provider cannot run this model, the next in its list is tried: {}",
+                        graph.provider().as_str(),
+                        error.chain()
+                    );
+                    providers = &providers[1..];
+                }
+            }
+        }
+    }
+
+    /// The provider that runs the model.
+    pub fn provider(&self) -> &Provider {
+        self.providers.first().unwrap_or(&Provider::Cpu)
+    }
+
+    /// A new session on the given device (0 on the CPU).
+    ///
+    /// # Errors
+    /// `Internal`, with ONNX Runtime's own reason as the source.
+    pub fn session(&self, device_id: i32) -> Result<Session> {
+        let session = match &self.shared {
+            Some(shared) => self
+                .builder(device_id)?
+                .with_optimization_level(GraphOptimizationLevel::Disable)
+                .map_err(|error| failed("graph optimisation cannot be switched off", &error))
+                .and_then(|builder| shared.open(builder)),
+            None => {
+                self.optimising_builder(device_id)?.commit_from_file(&self.path).map_err(|error| self.refused(&error))
+            }
+        }?;
+        Session::new(session)
+    }
+
+    /// Optimises the graph once and keeps its weights for all sessions. Where that cannot be done (nowhere to put the
+    /// optimised graph, weights in files of their own), every session reads the model for itself.
+    fn share_weights(&mut self) -> Result<()> {
+        match SharedWeights::extract(|target| {
+            let builder = self.optimising_builder(0)?;
+            let mut builder = builder
+                .with_optimized_model_path(target)
+                .map_err(|error| failed("the optimised graph has no place", &error))?;
+            builder.commit_from_file(&self.path).map(drop).map_err(|error| self.refused(&error))
+        }) {
+            Ok(shared) => {
+                self.shared = Some(shared);
+                if let Err(error) = self.session(0) {
+                    debug!(path = %self.path.display(), "weights are not shared: {}", error.chain());
+                    self.shared = None;
+                }
+            }
+            Err(error) => debug!(path = %self.path.display(), "weights are not shared: {}", error.chain()),
+        }
+        if self.shared.is_none() {
+            self.session(0)?;
+        }
+        Ok(())
+    }
+
+    fn optimising_builder(&self, device_id: i32) -> Result<SessionBuilder> {
+        self.builder(device_id)?
+            .with_optimization_level(GraphOptimizationLevel::All)
+            .map_err(|error| failed("graph optimisation cannot be switched on", &error))
+    }
+
+    fn builder(&self, device_id: i32) -> Result<SessionBuilder> {
+        let builder =
+            ort::session::Session::builder(self.runtime.environment()).map_err(|error| self.refused(&error))?;
+        let configured = (|| {
+            let mut builder = builder
+                .with_intra_threads(self.intra_op_threads.max(1))?
+                .with_inter_threads(1)?
+                // Spinning wins microseconds for one session and takes whole cores from the others.
+                .with_intra_op_spinning(false)?
+                .with_inter_op_spinning(false)?;
+            // Without a CPU entry in the list, a node that the GPU's provider does not take is an error.
+            if !self.providers.contains(&Provider::Cpu) {
+                builder = builder.with_disable_cpu_fallback()?;
+            }
+            builder.with_execution_providers(
+                self.providers.iter().map(|provider| provider.dispatch(device_id)).collect::<Vec<_>>(),
+            )
+        })();
+        configured.map_err(|error: ort::Error<SessionBuilder>| self.refused(&error))
+    }
+
+    fn refused<R>(&self, error: &ort::Error<R>) -> Error {
+        failed(format!("the {} execution provider cannot run {}", self.provider().as_str(), self.path.display()), error)
+    }
+}

@@ -1,0 +1,83 @@
+//! Decoding and preprocessing, on a bounded number of blocking threads.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use half::f16;
+use tokio::sync::Semaphore;
+
+use super::Limits;
+use super::request::Admission;
+use crate::error::{Error, Result};
+use crate::preprocess::{PictureLimits, Preprocessor, RowMut};
+use crate::tensor::{DataType, Tensor};
+
+/// The bounded place where pictures are decoded.
+#[derive(Debug)]
+pub(super) struct Pictures {
+    threads: Arc<Semaphore>,
+    limits: PictureLimits,
+}
+
+impl Pictures {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            threads: Arc::new(Semaphore::new(limits.decode_threads.max(1))),
+            limits: PictureLimits { max_pixels: limits.max_pixels, ..PictureLimits::default() },
+        }
+    }
+
+    /// Makes a picture the model's input row, shape `[1, …]`, and says how long that took.
+    ///
+    /// A picture that nobody waits for any more, or whose deadline has passed, is not decoded.
+    pub(super) async fn prepare(&self, admission: &Admission, picture: Bytes) -> Result<(Tensor, Duration)> {
+        let thread = Arc::clone(&self.threads)
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::unavailable("the server is shutting down"))?;
+        let model = admission.model();
+        if admission.context().deadline(model).is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Error::deadline_exceeded("the request's deadline passed before its picture was decoded"));
+        }
+        let preprocessor = Arc::clone(model.preprocessor());
+        let data_type = model.input().data_type;
+        let limits = self.limits.clone();
+        let decode_seconds = model.scheduler().metrics().decode_seconds.clone();
+        let decoding = tokio::task::spawn_blocking(move || {
+            let _thread = thread;
+            let started = Instant::now();
+            let row = row(&preprocessor, data_type, &picture, &limits)?;
+            let took = started.elapsed();
+            decode_seconds.observe(took.as_secs_f64());
+            Ok((row, took))
+        });
+        decoding.await.unwrap_or_else(|failure| {
+            Err(Error::internal("the picture could not be decoded").with_source(failure.to_string()))
+        })
+    }
+}
+
+fn row(preprocessor: &Preprocessor, data_type: DataType, picture: &[u8], limits: &PictureLimits) -> Result<Tensor> {
+    let [a, b, c] = preprocessor.row_shape();
+    let elements = a * b * c;
+    let shape = vec![1, a, b, c];
+    match data_type {
+        DataType::Fp32 => {
+            let mut values = vec![0f32; elements];
+            preprocessor.run(picture, limits, RowMut::F32(&mut values))?;
+            Tensor::from_vec(shape, values)
+        }
+        DataType::Fp16 => {
+            let mut values = vec![f16::ZERO; elements];
+            preprocessor.run(picture, limits, RowMut::F16(&mut values))?;
+            Tensor::from_vec(shape, values)
+        }
+        DataType::Uint8 => {
+            let mut values = vec![0u8; elements];
+            preprocessor.run(picture, limits, RowMut::U8(&mut values))?;
+            Tensor::from_vec(shape, values)
+        }
+        other => Err(Error::internal(format!("a picture cannot become a tensor of {other}"))),
+    }
+}

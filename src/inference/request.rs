@@ -1,0 +1,210 @@
+//! The requests and answers of the facade, free of any wire form.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{deadline, outcome};
+use crate::error::Result;
+use crate::repository::Model;
+use crate::scheduler::Permit;
+use crate::telemetry::Outcome;
+use crate::tensor::Tensor;
+
+/// The `[limits]` table: sizes over which a request is refused. Each is checked before memory of that size is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The most pictures in one request. Default: 64.
+    pub max_pictures: usize,
+    /// The most pixels of one picture, by its own header. Default: 100 million.
+    pub max_pixels: u64,
+    /// The most bytes of one input tensor. Default: 64 MiB.
+    pub max_tensor_bytes: usize,
+    /// How many pictures are decoded at the same time. Default: one for each core.
+    pub decode_threads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_pictures: 64,
+            max_pixels: 100_000_000,
+            max_tensor_bytes: 64 << 20,
+            decode_threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// What a request brings beside its payload: where it came from and how it wants to be scheduled.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    /// The protocol it came by: a label of the request metrics (`"http"`, `"grpc"`, `"cli"`).
+    pub protocol: &'static str,
+    /// When the request arrived: deadlines and total times count from here.
+    pub received: Instant,
+    /// 1 is the most urgent; `None` takes the model's default.
+    pub priority: Option<u32>,
+    /// The time from `received` after which the answer is of no use; `None` takes the model's default, zero means none.
+    pub timeout: Option<Duration>,
+}
+
+impl RequestContext {
+    /// A request that has just arrived and takes the model's defaults.
+    pub fn new(protocol: &'static str) -> Self {
+        Self { protocol, received: Instant::now(), priority: None, timeout: None }
+    }
+
+    pub(super) fn deadline(&self, model: &Model) -> Option<Instant> {
+        let default = || Duration::from_millis(model.config().batching.default_timeout_ms);
+        deadline(self.received, Some(self.timeout.unwrap_or_else(default)))
+    }
+
+    pub(super) fn priority(&self, model: &Model) -> u32 {
+        self.priority.unwrap_or(model.config().batching.default_priority).max(1)
+    }
+}
+
+/// Proof that a request may use a model: it holds the model's version through a reload, and places in its bounded queue.
+///
+/// Dropping it gives the places back, and counts the request as canceled unless it has been answered.
+#[derive(Debug)]
+pub struct Admission {
+    model: Arc<Model>,
+    context: RequestContext,
+    permits: Vec<Permit>,
+    answered: bool,
+}
+
+impl Admission {
+    pub(super) fn new(model: Arc<Model>, context: RequestContext, permit: Permit) -> Self {
+        Self { model, context, permits: vec![permit], answered: false }
+    }
+
+    /// The model admitted to.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The request's context.
+    pub fn context(&self) -> &RequestContext {
+        &self.context
+    }
+
+    /// Priority and timeout that a request's body says, where only parsing it could tell.
+    pub fn context_mut(&mut self) -> &mut RequestContext {
+        &mut self.context
+    }
+
+    /// Counts the request as failed with `error`: for what a handler finds wrong before it calls the facade.
+    pub fn reject(mut self, error: &crate::error::Error) {
+        self.count(outcome(error.kind()));
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.permits.iter().map(Permit::rows).sum()
+    }
+
+    /// Takes more places, for `rows` in all.
+    pub(super) fn extend_to(&mut self, rows: usize) -> Result<()> {
+        let missing = rows.saturating_sub(self.rows());
+        if missing > 0 {
+            self.permits.push(self.model.scheduler().admit(missing, self.context.deadline(&self.model))?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish<T>(mut self, result: &Result<T>) {
+        self.count(result.as_ref().map_or_else(|error| outcome(error.kind()), |_| Outcome::Success));
+    }
+
+    fn count(&mut self, outcome: Outcome) {
+        self.answered = true;
+        let took = self.context.received.elapsed();
+        self.model.scheduler().metrics().record_request(self.context.protocol, outcome, took);
+        self.model.scheduler().recorder().record_request(outcome == Outcome::Success, took);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.count(Outcome::Canceled);
+        }
+    }
+}
+
+/// A named output that a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestedOutput {
+    /// The output's name.
+    pub name: String,
+    /// The classification extension: the `k` highest values as `value:index:label` strings instead of the tensor.
+    pub classification: Option<usize>,
+}
+
+/// A tensor request (Open Inference Protocol). A BYTES input for an image model holds encoded pictures, shape `[N]`.
+#[derive(Debug)]
+pub struct InferRequest {
+    /// Inputs by name.
+    pub inputs: Vec<(String, Tensor)>,
+    /// The outputs wanted, in this order; empty for all.
+    pub outputs: Vec<RequestedOutput>,
+    /// `top_k`: asks every output without a `classification` of its own for one of this size.
+    pub top_k: Option<usize>,
+}
+
+/// The answer to an [`InferRequest`].
+#[derive(Debug)]
+pub struct InferResponse {
+    /// Outputs by name, in the order asked for.
+    pub outputs: Vec<(String, Tensor)>,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// Pictures to classify.
+#[derive(Debug)]
+pub struct ClassifyRequest {
+    /// Encoded pictures (JPEG, PNG, …).
+    pub pictures: Vec<Bytes>,
+    /// How many classes to return for each picture: at least 1; more than there are means all.
+    pub top_k: usize,
+}
+
+/// The answer to a [`ClassifyRequest`].
+#[derive(Debug)]
+pub struct Classification {
+    /// One list of classes for each picture, in order.
+    pub predictions: Vec<Vec<Class>>,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// One class of a prediction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Class {
+    /// The index in the model's output.
+    pub index: usize,
+    /// The label, where the model has labels.
+    pub label: Option<Arc<str>>,
+    /// The softmax probability.
+    pub score: f32,
+}
+
+/// Where a request's time went. With several pictures, the longest of each.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timing {
+    /// Decoding and preprocessing.
+    pub decode: Duration,
+    /// Waiting for an instance.
+    pub queue: Duration,
+    /// How many rows the batch had that the request ran in (the largest, of several).
+    pub batch_size: usize,
+    /// The run itself.
+    pub compute: Duration,
+    /// From the request's arrival to its answer.
+    pub total: Duration,
+}

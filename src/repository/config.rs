@@ -1,0 +1,196 @@
+//! A model's `config.toml`. Everything in it has a default, and an unknown key is an error.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::layout::CONFIG_FILE;
+use crate::engine::Provider;
+use crate::error::{Error, Result};
+use crate::postprocess::Scores;
+use crate::preprocess::Recipe;
+
+/// A model's configuration, as `config.toml` in its folder gives it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// The most rows in a batch. Default: the graph's batch dimension where it is fixed, else 8.
+    pub max_batch_size: Option<usize>,
+    /// A text file with one class label a line, beside `config.toml`. Default: `labels.txt` where there is one.
+    pub labels: Option<PathBuf>,
+    /// The output that holds the class scores. Default: the graph's first.
+    pub output: Option<String>,
+    /// Whether that output holds `"logits"` or `"probabilities"`. Default: read from the graph, which has probabilities
+    /// when it ends in a softmax.
+    pub scores: Option<Scores>,
+    /// Which versions are loaded: `{ latest = n }`, `"all"` or `{ specific = [1, 3] }`. Default: `{ latest = 1 }`.
+    pub versions: VersionPolicy,
+    /// How a picture becomes the input tensor.
+    pub preprocess: Recipe,
+    /// The queue and the batches.
+    pub batching: BatchingConfig,
+    /// How many instances run the model.
+    pub instances: InstancesConfig,
+    /// Execution providers in order of preference. Default: the CPU.
+    pub providers: Vec<Provider>,
+}
+
+/// The `[batching]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchingConfig {
+    /// How long a request may be held back so that a batch can fill, in microseconds. Default: 0, never.
+    pub max_queue_delay_us: u64,
+    /// How many pictures may be admitted beyond those that the instances can run at once. Default: 256.
+    pub queue_size: usize,
+    /// The timeout of requests that bring none, in milliseconds. Default: 0, none.
+    pub default_timeout_ms: u64,
+    /// The priority of requests that bring none; 1 is the most urgent. Default: 1.
+    pub default_priority: u32,
+}
+
+impl Default for BatchingConfig {
+    fn default() -> Self {
+        Self { max_queue_delay_us: 0, queue_size: 256, default_timeout_ms: 0, default_priority: 1 }
+    }
+}
+
+/// The `[instances]` table.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InstancesConfig {
+    /// Instances on each device. Default: on the CPU one for each core, on a GPU two.
+    pub count: Option<usize>,
+    /// Threads inside one run, on the CPU. Default: 1. More than one shortens a single run and costs throughput.
+    pub intra_op_threads: Option<usize>,
+}
+
+/// Which versions of a model are loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VersionPolicy {
+    /// The n highest.
+    Latest(usize),
+    /// All.
+    All,
+    /// These.
+    Specific(Vec<u64>),
+}
+
+impl Default for VersionPolicy {
+    fn default() -> Self {
+        Self::Latest(1)
+    }
+}
+
+impl VersionPolicy {
+    /// The versions to load out of those `present` (ascending), ascending. A specific one that is not there is kept: that
+    /// it is missing must show.
+    pub fn select(&self, present: &[u64]) -> Vec<u64> {
+        match self {
+            Self::Latest(count) => present[present.len().saturating_sub(*count)..].to_vec(),
+            Self::All => present.to_vec(),
+            Self::Specific(versions) => {
+                let mut versions = versions.clone();
+                versions.sort_unstable();
+                versions.dedup();
+                versions
+            }
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Reads `config.toml` in `folder`; the defaults where there is none.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with a message that names the file, and the key and line where that is known.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(CONFIG_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(Error::invalid(format!("{}: {error}", path.display()))),
+        };
+        let config: Self =
+            toml::from_str(&text).map_err(|error| Error::invalid(format!("{}: {error}", path.display()).trim_end()))?;
+        config.check().map_err(|reason| Error::invalid(format!("{}: {reason}", path.display())))?;
+        Ok(config)
+    }
+
+    /// What the types cannot say.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.max_batch_size == Some(0) {
+            return Err("max_batch_size: must be at least 1");
+        }
+        if self.batching.default_priority == 0 {
+            return Err("batching.default_priority: must be at least 1, the most urgent");
+        }
+        if self.instances.count == Some(0) {
+            return Err("instances.count: must be at least 1");
+        }
+        if self.instances.intra_op_threads == Some(0) {
+            return Err("instances.intra_op_threads: must be at least 1");
+        }
+        match &self.versions {
+            VersionPolicy::Latest(0) => Err("versions.latest: must be at least 1"),
+            VersionPolicy::Specific(versions) if versions.is_empty() => Err("versions.specific: names no version"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ModelConfig> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(CONFIG_FILE), text).unwrap();
+        ModelConfig::read(folder.path())
+    }
+
+    #[test]
+    fn everything_has_a_default() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(ModelConfig::read(folder.path()).unwrap(), ModelConfig::default());
+        assert_eq!(parse("").unwrap(), ModelConfig::default());
+    }
+
+    #[test]
+    fn providers_and_versions_read_as_documented() {
+        let config = parse(
+            "versions = { specific = [3, 1, 3] }\n\
+             [[providers]]\nname = \"cuda\"\ndevice_ids = [1]\narena_extend_strategy = \"same_as_requested\"\n\
+             [[providers]]\nname = \"cpu\"\n",
+        )
+        .unwrap();
+        assert_eq!(config.versions.select(&[1, 2]), [1, 3]);
+        assert_eq!(config.providers.iter().map(Provider::as_str).collect::<Vec<_>>(), ["cuda", "cpu"]);
+        assert_eq!(config.providers[0].device_ids(), [1]);
+        assert_eq!(parse("versions = \"all\"").unwrap().versions.select(&[1, 2]), [1, 2]);
+        assert_eq!(parse("versions = { latest = 2 }").unwrap().versions.select(&[1, 2, 5]), [2, 5]);
+        assert_eq!(VersionPolicy::Latest(3).select(&[4]), [4]);
+    }
+
+    #[test]
+    fn mistakes_name_the_file_and_the_key() {
+        for (text, key) in [
+            ("max_batchsize = 4", "max_batchsize"),
+            ("[batching]\nqueue = 4", "queue"),
+            ("[preprocess]\nreseize = 3", "reseize"),
+            ("max_batch_size = 0", "max_batch_size"),
+            ("max_batch_size = \"four\"", "max_batch_size"),
+            ("[[providers]]\nname = \"cuda\"\ndevice = 1", "device"),
+            ("[[providers]]\nname = \"tpu\"", "tpu"),
+            ("versions = { latest = 0 }", "versions.latest"),
+            ("versions = { specific = [] }", "versions.specific"),
+            ("[batching]\ndefault_priority = 0", "batching.default_priority"),
+            ("[instances]\ncount = 0", "instances.count"),
+        ] {
+            let message = parse(text).unwrap_err().message().to_owned();
+            assert!(message.contains("config.toml"), "{message}");
+            assert!(message.contains(key), "{key} in: {message}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What a graph says of itself that ONNX Runtime does not tell: whether an output already went through a softmax.
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::onnx::{self, GraphProto};
+use crate::postprocess::Scores;
+
+/// Operators that only pass a softmax's values on.
+const PASSING: &[&str] = &["Flatten", "Identity", "Reshape", "Squeeze", "Cast", "Dropout"];
+
+/// Whether `output` of the model at `path` holds logits or probabilities.
+///
+/// # Errors
+/// As [`onnx::read_model`].
+pub(super) fn scores(path: &Path, output: &str) -> Result<Scores> {
+    let model = onnx::read_model(path)?;
+    Ok(model.graph.as_ref().map_or(Scores::Logits, |graph| scores_of(graph, output)))
+}
+
+fn scores_of(graph: &GraphProto, output: &str) -> Scores {
+    let mut name = output;
+    // A chain cannot be longer than the graph, so a malformed cycle ends too.
+    for _ in 0..graph.node.len() {
+        let Some(node) = graph.node.iter().find(|node| node.output.iter().any(|output| output == name)) else {
+            break;
+        };
+        match node.op_type.as_str() {
+            "Softmax" => return Scores::Probabilities,
+            operator if PASSING.contains(&operator) => match node.input.first() {
+                Some(input) => name = input,
+                None => break,
+            },
+            _ => break,
+        }
+    }
+    Scores::Logits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::NodeProto;
+
+    fn graph(nodes: &[(&str, &str, &str)]) -> GraphProto {
+        let node = |&(operator, input, output): &(&str, &str, &str)| NodeProto {
+            op_type: operator.into(),
+            input: vec![input.into()],
+            output: vec![output.into()],
+            ..NodeProto::default()
+        };
+        GraphProto { node: nodes.iter().map(node).collect(), ..GraphProto::default() }
+    }
+
+    #[test]
+    fn a_softmax_is_found_behind_operators_that_pass_it_on() {
+        let direct = graph(&[("Gemm", "x", "logits"), ("Softmax", "logits", "p")]);
+        assert_eq!(scores_of(&direct, "p"), Scores::Probabilities);
+        assert_eq!(scores_of(&direct, "logits"), Scores::Logits);
+        let behind = graph(&[("Softmax", "x", "s"), ("Squeeze", "s", "q"), ("Reshape", "q", "p")]);
+        assert_eq!(scores_of(&behind, "p"), Scores::Probabilities);
+        let log = graph(&[("Softmax", "x", "s"), ("Log", "s", "p")]);
+        assert_eq!(scores_of(&log, "p"), Scores::Logits);
+        let cycle = graph(&[("Identity", "a", "b"), ("Identity", "b", "a")]);
+        assert_eq!(scores_of(&cycle, "a"), Scores::Logits);
+    }
+}

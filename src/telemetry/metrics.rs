@@ -1,0 +1,372 @@
+//! Prometheus metrics of inference: this server's own names, and Triton's for existing dashboards and autoscalers.
+//!
+//! The doc comments here and the help texts that Prometheus shows are the same sentences. HTTP's own metrics are registered
+//! by the HTTP module on the same registry.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// From a quarter of a millisecond to a minute: a small network on a GPU up to a queue that is far too long.
+const SECONDS_BUCKETS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+
+const MODEL: &[&str] = &["model", "version"];
+
+/// How a request ended, as the `outcome` label and Triton's failure `reason` have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answered.
+    Success,
+    /// Refused before it ran: overloaded, unavailable or expired.
+    Rejected,
+    /// The client went away.
+    Canceled,
+    /// The request was wrong.
+    Invalid,
+    /// The run failed.
+    Failed,
+}
+
+impl Outcome {
+    /// The `outcome` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Rejected => "rejected",
+            Self::Canceled => "canceled",
+            Self::Invalid => "invalid",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Triton's `reason` label, or `None` for a success.
+    fn triton_reason(self) -> Option<&'static str> {
+        match self {
+            Self::Success => None,
+            Self::Rejected => Some("REJECTED"),
+            Self::Canceled => Some("CANCELED"),
+            Self::Failed => Some("BACKEND"),
+            Self::Invalid => Some("OTHER"),
+        }
+    }
+}
+
+/// Every inference metric, by model and version. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    decode_seconds: HistogramVec,
+    queue_seconds: HistogramVec,
+    compute_seconds: HistogramVec,
+    batch_size: HistogramVec,
+    queue_depth: IntGaugeVec,
+    in_flight: IntGaugeVec,
+    instances: IntGaugeVec,
+    instance_panics: IntCounterVec,
+    state: IntGaugeVec,
+    load_seconds: GaugeVec,
+    provider: IntGaugeVec,
+    nv_success: IntCounterVec,
+    nv_failure: IntCounterVec,
+    nv_count: IntCounterVec,
+    nv_exec_count: IntCounterVec,
+    nv_request_us: IntCounterVec,
+    nv_queue_us: IntCounterVec,
+    nv_compute_input_us: IntCounterVec,
+    nv_compute_infer_us: IntCounterVec,
+    nv_compute_output_us: IntCounterVec,
+    nv_pending: IntGaugeVec,
+    nv_load_secs: GaugeVec,
+}
+
+/// The metrics of one model version, its labels resolved once.
+#[derive(Debug, Clone)]
+pub struct ModelMetrics {
+    metrics: Metrics,
+    model: String,
+    version: String,
+    /// Decoding and preprocessing one picture.
+    pub decode_seconds: Histogram,
+    queue_seconds: Histogram,
+    compute_seconds: Histogram,
+    batch_size: Histogram,
+    /// Rows that wait for an instance.
+    pub queue_depth: IntGauge,
+    /// Rows admitted and not yet answered: decoding, waiting or running.
+    pub in_flight: IntGauge,
+    /// Times that an instance panicked and was kept alive.
+    pub instance_panics: IntCounter,
+    /// Triton's count of rows that wait.
+    pub nv_pending: IntGauge,
+    nv_count: IntCounter,
+    nv_exec_count: IntCounter,
+    nv_request_us: IntCounter,
+    nv_queue_us: IntCounter,
+    nv_compute_input_us: IntCounter,
+    nv_compute_infer_us: IntCounter,
+    nv_compute_output_us: IntCounter,
+}
+
+/// What one batch cost, for [`ModelMetrics::record_batch`].
+#[derive(Debug, Clone, Copy)]
+pub struct BatchTimes {
+    /// Assembling the batch.
+    pub input: Duration,
+    /// The run.
+    pub infer: Duration,
+    /// Cutting the outputs into rows.
+    pub output: Duration,
+}
+
+impl Metrics {
+    /// All metrics, on a registry of their own.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        Self {
+            requests: counter(
+                r,
+                "convoy_requests_total",
+                "Requests by how they ended",
+                &["model", "version", "protocol", "outcome"],
+            ),
+            request_seconds: seconds(
+                r,
+                "convoy_request_seconds",
+                "From a request's arrival to its answer",
+                &["model", "version", "protocol"],
+            ),
+            decode_seconds: seconds(r, "convoy_decode_seconds", "Decoding and preprocessing one picture", MODEL),
+            queue_seconds: seconds(r, "convoy_queue_seconds", "Waiting for an instance, per row", MODEL),
+            compute_seconds: seconds(r, "convoy_compute_seconds", "One run of one batch", MODEL),
+            batch_size: histogram(r, "convoy_batch_size", "Rows in a batch", MODEL, BATCH_BUCKETS),
+            queue_depth: gauge(r, "convoy_queue_depth", "Rows that wait for an instance", MODEL),
+            in_flight: gauge(r, "convoy_in_flight", "Rows admitted and not yet answered", MODEL),
+            instances: gauge(r, "convoy_instances", "Instances that run the model", MODEL),
+            instance_panics: counter(r, "convoy_instance_panics_total", "Times that an instance panicked", MODEL),
+            state: gauge(
+                r,
+                "convoy_model_state",
+                "1 for the state that the model version is in",
+                &["model", "version", "state"],
+            ),
+            load_seconds: float_gauge(r, "convoy_model_load_seconds", "How long the last load took", MODEL),
+            provider: gauge(
+                r,
+                "convoy_model_provider",
+                "1 for the execution provider that really runs the model",
+                &["model", "version", "provider"],
+            ),
+            nv_success: counter(r, "nv_inference_request_success", "Number of successful inference requests", MODEL),
+            nv_failure: counter(
+                r,
+                "nv_inference_request_failure",
+                "Number of failed inference requests",
+                &["model", "version", "reason"],
+            ),
+            nv_count: counter(r, "nv_inference_count", "Number of inferences performed (rows)", MODEL),
+            nv_exec_count: counter(
+                r,
+                "nv_inference_exec_count",
+                "Number of model executions performed (batches)",
+                MODEL,
+            ),
+            nv_request_us: counter(
+                r,
+                "nv_inference_request_duration_us",
+                "Cumulative request duration in microseconds",
+                MODEL,
+            ),
+            nv_queue_us: counter(
+                r,
+                "nv_inference_queue_duration_us",
+                "Cumulative queueing duration in microseconds",
+                MODEL,
+            ),
+            nv_compute_input_us: counter(
+                r,
+                "nv_inference_compute_input_duration_us",
+                "Cumulative input duration in microseconds",
+                MODEL,
+            ),
+            nv_compute_infer_us: counter(
+                r,
+                "nv_inference_compute_infer_duration_us",
+                "Cumulative run duration in microseconds",
+                MODEL,
+            ),
+            nv_compute_output_us: counter(
+                r,
+                "nv_inference_compute_output_duration_us",
+                "Cumulative output duration in microseconds",
+                MODEL,
+            ),
+            nv_pending: gauge(r, "nv_inference_pending_request_count", "Requests that wait for execution", MODEL),
+            nv_load_secs: float_gauge(r, "nv_model_load_duration_secs", "Model load time in seconds", MODEL),
+            registry,
+        }
+    }
+
+    /// The registry that `/metrics` gathers; other modules register their own metrics on it.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The metrics of one model version.
+    pub fn model(&self, model: &str, version: u64) -> ModelMetrics {
+        let version = version.to_string();
+        let labels: &[&str] = &[model, &version];
+        // Both failure families exist from the start, so that a rate over them is never absent.
+        for outcome in [Outcome::Rejected, Outcome::Canceled, Outcome::Failed, Outcome::Invalid] {
+            let reason = outcome.triton_reason().unwrap_or_default();
+            self.nv_failure.with_label_values(&[model, &version, reason]);
+        }
+        self.nv_success.with_label_values(labels);
+        ModelMetrics {
+            decode_seconds: self.decode_seconds.with_label_values(labels),
+            queue_seconds: self.queue_seconds.with_label_values(labels),
+            compute_seconds: self.compute_seconds.with_label_values(labels),
+            batch_size: self.batch_size.with_label_values(labels),
+            queue_depth: self.queue_depth.with_label_values(labels),
+            in_flight: self.in_flight.with_label_values(labels),
+            instance_panics: self.instance_panics.with_label_values(labels),
+            nv_pending: self.nv_pending.with_label_values(labels),
+            nv_count: self.nv_count.with_label_values(labels),
+            nv_exec_count: self.nv_exec_count.with_label_values(labels),
+            nv_request_us: self.nv_request_us.with_label_values(labels),
+            nv_queue_us: self.nv_queue_us.with_label_values(labels),
+            nv_compute_input_us: self.nv_compute_input_us.with_label_values(labels),
+            nv_compute_infer_us: self.nv_compute_infer_us.with_label_values(labels),
+            nv_compute_output_us: self.nv_compute_output_us.with_label_values(labels),
+            metrics: self.clone(),
+            model: model.to_owned(),
+            version,
+        }
+    }
+
+    /// Says which state a model version is in; `states` are all there are.
+    pub fn set_state(&self, model: &str, version: u64, state: &str, states: &[&str]) {
+        let version = version.to_string();
+        for other in states {
+            self.state.with_label_values(&[model, &version, other]).set(i64::from(*other == state));
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ModelMetrics {
+    /// Counts a request and how it ended.
+    pub fn record_request(&self, protocol: &str, outcome: Outcome, took: Duration) {
+        let labels = [&*self.model, &*self.version];
+        let [model, version] = labels;
+        self.metrics.requests.with_label_values(&[model, version, protocol, outcome.as_str()]).inc();
+        match outcome.triton_reason() {
+            Some(reason) => self.metrics.nv_failure.with_label_values(&[model, version, reason]).inc(),
+            None => {
+                self.metrics.request_seconds.with_label_values(&[model, version, protocol]).observe(took.as_secs_f64());
+                self.metrics.nv_success.with_label_values(&labels).inc();
+                self.nv_request_us.inc_by(micros(took));
+            }
+        }
+    }
+
+    /// Counts a batch of `rows` rows that ran, and how long each of them had waited.
+    pub fn record_batch(&self, rows: usize, waited: impl Iterator<Item = Duration>, times: BatchTimes) {
+        for wait in waited {
+            self.queue_seconds.observe(wait.as_secs_f64());
+            self.nv_queue_us.inc_by(micros(wait));
+        }
+        self.batch_size.observe(rows as f64);
+        self.compute_seconds.observe(times.infer.as_secs_f64());
+        self.nv_count.inc_by(rows as u64);
+        self.nv_exec_count.inc();
+        // Triton counts a batch's duration once for each of its rows.
+        self.nv_compute_input_us.inc_by(micros(times.input) * rows as u64);
+        self.nv_compute_infer_us.inc_by(micros(times.infer) * rows as u64);
+        self.nv_compute_output_us.inc_by(micros(times.output) * rows as u64);
+    }
+
+    /// Says that the model is loaded: how long it took, what runs it and how often.
+    pub fn record_load(&self, took: Duration, provider: &str, instances: usize) {
+        let labels = [&*self.model, &*self.version];
+        let [model, version] = labels;
+        self.metrics.load_seconds.with_label_values(&labels).set(took.as_secs_f64());
+        self.metrics.nv_load_secs.with_label_values(&labels).set(took.as_secs_f64());
+        self.metrics.provider.with_label_values(&[model, version, provider]).set(1);
+        self.metrics.instances.with_label_values(&labels).set(instances as i64);
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
+    let collector = collector.expect("metric names and labels are constants of valid form");
+    registry.register(Box::new(collector.clone())).expect("each metric is registered once");
+    collector
+}
+
+fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn float_gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    register(registry, GaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    histogram(registry, name, help, labels, SECONDS_BUCKETS)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+    register(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_counts_once_for_itself_and_once_for_each_row() {
+        let metrics = Metrics::new();
+        let model = metrics.model("m", 1);
+        let times = BatchTimes {
+            input: Duration::from_micros(2),
+            infer: Duration::from_micros(30),
+            output: Duration::from_micros(1),
+        };
+        model.record_batch(3, [Duration::from_micros(5); 3].into_iter(), times);
+        assert_eq!(model.nv_count.get(), 3);
+        assert_eq!(model.nv_exec_count.get(), 1);
+        assert_eq!(model.nv_queue_us.get(), 15);
+        assert_eq!(model.nv_compute_infer_us.get(), 90);
+        assert_eq!(model.queue_seconds.get_sample_count(), 3);
+        assert_eq!(model.compute_seconds.get_sample_count(), 1);
+    }
+
+    #[test]
+    fn a_failure_is_counted_under_its_reason() {
+        let metrics = Metrics::new();
+        metrics.model("m", 1).record_request("http", Outcome::Rejected, Duration::ZERO);
+        assert_eq!(metrics.nv_failure.with_label_values(&["m", "1", "REJECTED"]).get(), 1);
+        assert_eq!(metrics.nv_failure.with_label_values(&["m", "1", "BACKEND"]).get(), 0);
+        assert_eq!(metrics.requests.with_label_values(&["m", "1", "http", "rejected"]).get(), 1);
+    }
+}
