@@ -1,1 +1,3 @@
-//! cli
+//! Command-line verbs.
+pub mod bench;
+pub mod classify;
