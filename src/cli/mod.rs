@@ -1,3 +1,5 @@
 //! Command-line verbs.
+
 pub mod bench;
 pub mod classify;
+pub mod export;
