@@ -1,1 +1,156 @@
-//! preprocess
+//! Encoded pictures to a model's input: decode, turn upright, resize, crop, normalise.
+//!
+//! With the exact recipe the result equals Pillow's and torchvision's to the bit. Everything runs over a stream of rows, from
+//! the decoder through both passes of the resampler into the tensor, so the memory that a picture takes hardly depends on
+//! its size, and only what the crop keeps is computed.
+//!
+//! This module knows pictures and tensors; it must not know of requests, sockets or models.
+
+mod decode;
+mod geometry;
+mod normalize;
+mod recipe;
+mod resize;
+
+use half::f16;
+
+pub use decode::PictureLimits;
+pub use normalize::RowMut;
+pub use recipe::{Color, Decode, Extent, ExtentWord, Interpolation, Layout, Recipe, RecipeError};
+
+use crate::error::{Error, Result};
+use crate::tensor::DataType;
+use decode::{Picture, Row};
+use geometry::Geometry;
+use normalize::{Canvas, Table};
+use recipe::Plan;
+use resize::Stream;
+
+/// A recipe that fits a model's input, ready to run: share it between threads.
+#[derive(Debug)]
+pub struct Preprocessor {
+    plan: Plan,
+    table: Tables,
+}
+
+/// The pixel table in the model's element type.
+#[derive(Debug)]
+enum Tables {
+    F32(Table<f32>),
+    F16(Table<f16>),
+    U8(Table<u8>),
+}
+
+/// Where the network's input lies in the picture.
+///
+/// All in pixels of the picture after it was turned upright. Where the crop is larger than the resized picture, the input
+/// reaches beyond the picture: `x` or `y` is negative then.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Frame {
+    /// The picture's width.
+    pub picture_width: u32,
+    /// The picture's height.
+    pub picture_height: u32,
+    /// The left edge of the input.
+    pub x: f32,
+    /// The top edge of the input.
+    pub y: f32,
+    /// The width of the input.
+    pub width: f32,
+    /// The height of the input.
+    pub height: f32,
+}
+
+impl Preprocessor {
+    /// Checks `recipe` against a model's input: its shape without the batch dimension, `[3, H, W]`, `[H, W, 3]` or with 1
+    /// channel, -1 where it is open, and its element type.
+    ///
+    /// # Errors
+    /// The key that is wrong, and why.
+    pub fn new(recipe: &Recipe, shape: &[i64], data_type: DataType) -> Result<Self, RecipeError> {
+        let plan = Plan::new(recipe, shape, data_type)?;
+        let table = match data_type {
+            DataType::Uint8 => Tables::U8(Table::identity(plan.channels())),
+            DataType::Fp16 => Tables::F16(Table::new(&plan).map(f16::from_f32)),
+            _ => Tables::F32(Table::new(&plan)),
+        };
+        Ok(Self { plan, table })
+    }
+
+    /// The shape of one picture's tensor: `[C, H, W]` or `[H, W, C]`.
+    pub fn row_shape(&self) -> [usize; 3] {
+        let Plan { height, width, .. } = self.plan;
+        match self.plan.layout {
+            Layout::Nchw => [self.plan.channels(), height, width],
+            Layout::Nhwc => [height, width, self.plan.channels()],
+        }
+    }
+
+    /// Turns one encoded picture into `row`, which holds exactly the elements of [`Self::row_shape`].
+    ///
+    /// Blocks for as long as decoding takes: a millisecond for a small photograph, tens for a large one.
+    ///
+    /// # Errors
+    /// `UnsupportedMedia` for bytes that are no picture, `InvalidArgument` for a broken picture (`row` may be half written
+    /// then), `PayloadTooLarge` for one over `limits`, `Internal` when `row` is not what the model takes.
+    pub fn run(&self, encoded: &[u8], limits: &PictureLimits, row: RowMut<'_>) -> Result<Frame> {
+        match (&self.table, row) {
+            (Tables::F32(table), RowMut::F32(elements)) => self.run_typed(encoded, limits, table, elements),
+            (Tables::F16(table), RowMut::F16(elements)) => self.run_typed(encoded, limits, table, elements),
+            (Tables::U8(table), RowMut::U8(elements)) => self.run_typed(encoded, limits, table, elements),
+            _ => Err(Error::internal("the row's element type is not the model's")),
+        }
+    }
+
+    fn run_typed<T: Copy>(
+        &self,
+        encoded: &[u8],
+        limits: &PictureLimits,
+        table: &Table<T>,
+        elements: &mut [T],
+    ) -> Result<Frame> {
+        let plan = &self.plan;
+        let length: usize = self.row_shape().iter().product();
+        if elements.len() != length {
+            let message = format!("a row of {length} elements was to be filled, not of {}", elements.len());
+            return Err(Error::internal(message));
+        }
+        let mut canvas =
+            Canvas { table, elements, height: plan.height, width: plan.width, layout: plan.layout, color: plan.color };
+
+        let picture = Picture::open(encoded, limits)?;
+        let geometry = Geometry::new(plan, &picture)?;
+        if geometry.is_padded() {
+            canvas.fill_black();
+        }
+        let (along_rows, across_rows) = geometry.taps(plan);
+        if picture.is_gray() || plan.color == Color::Gray {
+            let mut stream = Stream::new(&along_rows, &across_rows, geometry.rows_first());
+            let mut luma_row = Vec::new();
+            picture.read(geometry.share(), |row| {
+                let pixels = match row {
+                    Row::Gray(pixels) => pixels,
+                    Row::Color(pixels) => {
+                        luma_row.clear();
+                        luma_row.extend(pixels.iter().map(|&pixel| [luma(pixel)]));
+                        &luma_row
+                    }
+                };
+                stream.push(pixels, |index, line| canvas.put(line, geometry.place(index), geometry.is_sideways()));
+            })?;
+        } else {
+            let mut stream = Stream::new(&along_rows, &across_rows, geometry.rows_first());
+            picture.read(geometry.share(), |row| {
+                if let Row::Color(pixels) = row {
+                    stream.push(pixels, |index, line| canvas.put(line, geometry.place(index), geometry.is_sideways()));
+                }
+            })?;
+        }
+        Ok(geometry.frame())
+    }
+}
+
+/// ITU-R 601 luma in 16 fractional bits, Pillow's `convert("L")`.
+fn luma([red, green, blue, _]: [u8; 4]) -> u8 {
+    ((u32::from(red) * 19_595 + u32::from(green) * 38_470 + u32::from(blue) * 7_471 + 0x8000) >> 16) as u8
+}
