@@ -19,7 +19,7 @@ pub(crate) struct Member {
     pub(crate) name: &'static str,
 }
 
-/// Puts `members` of the zip file at `archive` into `folder`, which is on the same file system as `archive`'s folder.
+/// Puts `members` of the zip file at `archive` into `folder`. The whole archive is unpacked beside itself on the way.
 ///
 /// The archive's sha256 has been checked, so nothing in it is unexpected.
 ///
@@ -40,7 +40,8 @@ pub(crate) fn extract(archive: &Path, members: &[Member], folder: &Path) -> Resu
                 contents.join(inner)
             }
         };
-        fs::rename(&found, folder.join(member.name))
+        // A copy belongs to whoever runs this; root would unpack a tar file with its owners.
+        fs::copy(&found, folder.join(member.name))
             .with_context(|| format!("{} could not be taken out of {}", member.path, archive.display()))?;
     }
     fs::remove_dir_all(&unpacked).with_context(|| format!("{} could not be removed", unpacked.display()))

@@ -71,17 +71,11 @@ impl Wheel {
                  something between here and the package index changed it"
             );
         }
-        if says(&[
-            "NewConnectionError",
-            "NameResolutionError",
-            "ConnectTimeout",
-            "ReadTimeout",
-            "ProxyError",
-            "SSLError",
-        ]) {
+        // pip says "from versions: none" of an index that it cannot reach, just as of one that has never heard of the package.
+        if says(&["from versions: none", "ReadTimeout", "SSLError"]) {
             return format!(
-                "{requirement} could not be fetched because the package index cannot be reached: check the network, the \
-                 proxy (HTTPS_PROXY) and pip's own settings (`python3 -m pip config list`)"
+                "{requirement} could not be fetched because the package index cannot be reached or does not have it: check \
+                 the network, the proxy (HTTPS_PROXY) and pip's own settings (`python3 -m pip config list`)"
             );
         }
         let reason = stderr.lines().rev().find_map(|line| line.strip_prefix("ERROR: ")).unwrap_or("it gave no reason");
