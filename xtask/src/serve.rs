@@ -22,20 +22,28 @@ pub(crate) fn serve(device: Device, arguments: &[String]) -> Result<()> {
 
     let mut server = Command::new(process::convoy());
     server.arg("serve");
-    if option(arguments, "--model-repository").is_none() {
+    // What the user chose, on the command line, in the environment or in a configuration file, wins.
+    let own_models = chosen(arguments, "--model-repository", "CONVOY_MODEL_REPOSITORY")
+        || chosen(arguments, "--config", "CONVOY_CONFIG");
+    if !own_models {
         server.arg("--model-repository").arg(models);
     }
     server.args(arguments);
-    // A library that the user chose wins.
-    if env::var_os("ORT_DYLIB_PATH").is_none() {
+    if !chosen(arguments, "--onnxruntime-library", "ORT_DYLIB_PATH") {
         server.env("ORT_DYLIB_PATH", onnxruntime);
     }
 
     let address = reachable(option(arguments, "--http-address").unwrap_or(DEFAULT_ADDRESS));
+    let model = if own_models { "MODEL" } else { "efficientnet-lite0" };
     progress::say("once the server says that it is ready, try");
-    progress::say(&format!("    curl -F image=@{} http://{address}/v1/classify", from_here(&photo)));
+    progress::say(&format!("    curl -F image=@{} http://{address}/v1/models/{model}/classify", from_here(&photo)));
     progress::say(&format!("or open http://{address}/ in a browser; Ctrl-C stops it"));
     process::become_process(&mut server)
+}
+
+/// Whether the user has set this themselves.
+fn chosen(arguments: &[String], name: &str, variable: &str) -> bool {
+    option(arguments, name).is_some() || env::var_os(variable).is_some()
 }
 
 /// The value of `--name value` or `--name=value`.

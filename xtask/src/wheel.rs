@@ -45,7 +45,7 @@ impl Wheel {
         let mut pip = Command::new("python3");
         pip.args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"])
             .args(["--no-deps", "--only-binary=:all:", "--require-hashes"])
-            .args(["--implementation", "cp", "--python-version", "3.12", "--abi", "cp312", "--abi", "none"])
+            .args(["--implementation", "cp", "--python-version", "3.12", "--abi", "cp312"])
             .args(["--platform", self.platform])
             .arg("--dest")
             .arg(folder)
