@@ -36,8 +36,7 @@ pub(crate) fn setup(device: Device) -> Result<Ready> {
     let photo = pins::cats().ensure()?.join("siamese-cat.jpg");
     build_server()?;
     let models = process::root().join("models");
-    let model = models.join("efficientnet-lite0/1/model.onnx");
-    export(&weights, &labels, &model, &(checkpoint.stamp() + &names.stamp()))?;
+    export(&weights, &labels, &models.join("efficientnet-lite0"), &(checkpoint.stamp() + &names.stamp()))?;
 
     if device == Device::Gpu {
         progress::say(&format!("ONNX Runtime's CUDA build needs {}: these must be on the machine", pins::GPU_NEEDS));
@@ -61,18 +60,20 @@ fn build_server() -> Result<()> {
     process::run(&mut build)
 }
 
-/// Writes the model's graph unless it is there, from these inputs and by this binary.
-fn export(weights: &Path, labels: &Path, model: &Path, inputs: &str) -> Result<()> {
+/// Writes the model into `folder` unless it is there, from these inputs and by this binary.
+fn export(weights: &Path, labels: &Path, folder: &Path, inputs: &str) -> Result<()> {
+    let model = folder.join("1/model.onnx");
     let stamp = process::target().join("checkpoints/efficientnet-lite0.exported");
     let fresh = fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == inputs)
-        && modified(model).is_some_and(|written| Some(written) >= modified(&process::convoy()));
+        && ["labels.txt", "config.toml"].iter().all(|name| folder.join(name).is_file())
+        && modified(&model).is_some_and(|written| Some(written) >= modified(&process::convoy()));
     if fresh {
         return Ok(());
     }
     progress::step("writing the graph of efficientnet-lite0", || {
         let mut export = Command::new(process::convoy());
         export.current_dir(process::root()).args(["export", "efficientnet-lite0"]);
-        export.arg("--weights").arg(weights).arg("--labels").arg(labels).arg("--output").arg(model);
+        export.arg("--weights").arg(weights).arg("--labels").arg(labels).arg("--output").arg(&model);
         process::run(&mut export)
     })?;
     // Last, so that an export cut short is made again.
