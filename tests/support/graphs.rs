@@ -1,5 +1,5 @@
 //! Small ONNX graphs whose answers can be worked out by hand.
-#![expect(dead_code, reason = "each test file uses its own part of this")]
+
 
 use std::path::{Path, PathBuf};
 
