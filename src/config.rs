@@ -1,1 +1,147 @@
-//! config
+//! The server's configuration: composed of the modules' own tables and read from a TOML file.
+//!
+//! The environment and the command line are laid over the file by `cli::serve`. `docs/configuration.md` lists every option.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::http::HttpConfig;
+use crate::inference::Limits;
+use crate::telemetry::LogConfig;
+
+/// Everything that `convoy serve` can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// The folder of models: `<name>/<version>/model.onnx`.
+    pub model_repository: PathBuf,
+    /// The model that `/v1/classify` uses; where absent, the only one there is.
+    pub default_model: Option<String>,
+    /// The ONNX Runtime library; where absent, it is looked for in the usual places.
+    pub onnxruntime_library: Option<PathBuf>,
+    /// The HTTP interface.
+    pub http: HttpConfig,
+    /// The gRPC interface.
+    pub grpc: GrpcConfig,
+    /// The metrics listener.
+    pub metrics: MetricsConfig,
+    /// Sizes over which a request is refused.
+    pub limits: Limits,
+    /// The log.
+    pub log: LogConfig,
+    /// How the server ends.
+    pub shutdown: ShutdownConfig,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            model_repository: PathBuf::from("models"),
+            default_model: None,
+            onnxruntime_library: None,
+            http: HttpConfig::default(),
+            grpc: GrpcConfig::default(),
+            metrics: MetricsConfig::default(),
+            limits: Limits::default(),
+            log: LogConfig::default(),
+            shutdown: ShutdownConfig::default(),
+        }
+    }
+}
+
+/// The `[grpc]` table. Nothing listens there yet: the address is taken so that set-ups can name it already.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GrpcConfig {
+    /// Where gRPC will listen.
+    pub address: Option<SocketAddr>,
+}
+
+/// The `[metrics]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Where `GET /metrics` listens. Port 0 takes a free one, which the log names.
+    pub address: SocketAddr,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8002)) }
+    }
+}
+
+/// The `[shutdown]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownConfig {
+    /// How long, in milliseconds, the server goes on taking requests after it has said that it is not ready: the time that a
+    /// load balancer needs to notice.
+    pub grace_ms: u64,
+    /// The time from the signal, in milliseconds, after which requests still without an answer are cut off.
+    pub timeout_ms: u64,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        // Together under the 30 s after which Kubernetes kills.
+        Self { grace_ms: 2_000, timeout_ms: 25_000 }
+    }
+}
+
+impl ShutdownConfig {
+    /// [`ShutdownConfig::grace_ms`] as a duration.
+    pub fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace_ms)
+    }
+
+    /// [`ShutdownConfig::timeout_ms`] as a duration.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+}
+
+impl ServerConfig {
+    /// Reads a configuration file. What it does not say keeps its default.
+    ///
+    /// # Errors
+    /// `NotFound` when the file cannot be read, `InvalidArgument` naming file, line and key where something is wrong in it.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::not_found(format!("the configuration file {} could not be read", path.display())).with_source(error)
+        })?;
+        toml::from_str(&text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text.get(..start).map_or(1, |before| before.matches('\n').count() + 1);
+            Error::invalid(format!("{}: line {line}: {}", path.display(), error.message()))
+        })
+    }
+
+    /// Checks what no single value can show.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the key.
+    pub fn validate(&self) -> Result<()> {
+        self.http.validate()?;
+        if self.shutdown.timeout_ms < self.shutdown.grace_ms {
+            return Err(Error::invalid(
+                "shutdown.timeout_ms counts from the signal too: it must not be under shutdown.grace_ms",
+            ));
+        }
+        for (key, value) in [
+            ("max_pictures", self.limits.max_pictures as u64),
+            ("max_pixels", self.limits.max_pixels),
+            ("max_tensor_bytes", self.limits.max_tensor_bytes as u64),
+            ("decode_threads", self.limits.decode_threads as u64),
+        ] {
+            if value == 0 {
+                return Err(Error::invalid(format!("limits.{key} must be at least 1")));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,1 +1,131 @@
-//! server
+//! The composition root: it builds the parts, binds the listeners, and ends them in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::config::{ServerConfig, ShutdownConfig};
+use crate::engine::Runtime;
+use crate::error::{Error, Result};
+use crate::http::{self, ConnectionOptions};
+use crate::inference::Inference;
+use crate::repository::Repository;
+use crate::telemetry::Metrics;
+
+/// A running server. Dropped without [`Server::shutdown`], its listeners go on until the runtime ends.
+#[derive(Debug)]
+pub struct Server {
+    http_address: SocketAddr,
+    metrics_address: SocketAddr,
+    inference: Inference,
+    repository: Arc<Repository>,
+    shutdown: ShutdownConfig,
+    stop_http: oneshot::Sender<()>,
+    http: JoinHandle<()>,
+    metrics: JoinHandle<()>,
+}
+
+impl Server {
+    /// Binds the listeners and serves on them. No model is loaded yet, and readiness says so: see [`Server::load`].
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a configuration that cannot work, `Unavailable` when an address is taken or there is no ONNX
+    /// Runtime.
+    pub async fn start(config: ServerConfig) -> Result<Self> {
+        config.validate()?;
+        let (http_listener, http_address) = bind("HTTP", config.http.address).await?;
+        let (metrics_listener, metrics_address) = bind("metrics", config.metrics.address).await?;
+        if let Some(address) = config.grpc.address {
+            tracing::warn!(%address, "gRPC is not served yet: nothing listens on its address");
+        }
+
+        let runtime = Runtime::load(config.onnxruntime_library.as_deref())?;
+        let metrics = Metrics::new();
+        let repository = Arc::new(Repository::new(config.model_repository, runtime, metrics.clone()));
+        let inference = Inference::new(Arc::clone(&repository), config.limits, config.default_model);
+
+        let options = ConnectionOptions::from(&config.http);
+        let router = http::router(inference.clone(), config.http, metrics.registry())?;
+        let (stop_http, http_stopped) = oneshot::channel();
+        let http = tokio::spawn(http::serve(http_listener, router, options, async {
+            // An error says that the server was dropped: then, too, it is over.
+            let _ = http_stopped.await;
+        }));
+        let router = http::metrics_router(metrics.registry().clone());
+        let metrics = tokio::spawn(http::serve(metrics_listener, router, options, std::future::pending()));
+        tracing::info!(address = %http_address, "HTTP listens");
+        tracing::info!(address = %metrics_address, "metrics listen");
+        let shutdown = config.shutdown;
+        Ok(Self { http_address, metrics_address, inference, repository, shutdown, stop_http, http, metrics })
+    }
+
+    /// Loads every model of the repository; then the server is ready.
+    ///
+    /// # Errors
+    /// `NotFound` when the repository cannot be read. A model that cannot be loaded is no error: it is unavailable.
+    pub async fn load(&self) -> Result<()> {
+        let started = Instant::now();
+        let repository = Arc::clone(&self.repository);
+        tokio::task::spawn_blocking(move || repository.load_all())
+            .await
+            .map_err(|error| Error::internal("loading the models failed").with_source(error))??;
+        self.inference.set_ready(true);
+        let models = self.inference.ready_models().len();
+        tracing::info!(models, load_ms = started.elapsed().as_millis() as u64, "ready");
+        Ok(())
+    }
+
+    /// Where HTTP really listens.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Where `GET /metrics` really listens.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics_address
+    }
+
+    /// Ends the server: readiness goes false, requests are taken for the grace, then no more, and every one that was taken is
+    /// answered, as far as the timeout allows.
+    pub async fn shutdown(mut self) {
+        let deadline = tokio::time::Instant::now() + self.shutdown.timeout();
+        self.inference.set_ready(false);
+        tracing::info!(grace_ms = self.shutdown.grace_ms, "draining");
+        tokio::time::sleep(self.shutdown.grace()).await;
+
+        // The receiver is gone only if the listener's task is, which the wait below then sees.
+        let _ = self.stop_http.send(());
+        if tokio::time::timeout_at(deadline, &mut self.http).await.is_err() {
+            self.http.abort();
+            tracing::warn!("the shutdown timeout is over: requests without an answer are cut off");
+        }
+        let repository = self.repository;
+        let closed = tokio::task::spawn_blocking(move || repository.close());
+        // A run that hangs must not hold up the end.
+        let remaining = deadline.max(tokio::time::Instant::now() + Duration::from_millis(100));
+        if tokio::time::timeout_at(remaining, closed).await.is_err() {
+            tracing::warn!("an instance is still running");
+        }
+        self.metrics.abort();
+        tracing::info!("stopped");
+    }
+}
+
+async fn bind(what: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound.await.map_err(|error: std::io::Error| {
+        let reason = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
+            _ => error.to_string(),
+        };
+        Error::unavailable(format!("the {what} address {address} cannot be used: {reason}"))
+    })
+}

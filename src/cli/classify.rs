@@ -21,7 +21,7 @@ const IN_FLIGHT_PER_THREAD: usize = 4;
 
 /// Classify pictures in this process, with no server
 #[derive(Debug, Args)]
-pub struct ClassifyArgs {
+pub(super) struct ClassifyArgs {
     /// The pictures
     #[arg(required = true, value_name = "PICTURE")]
     pictures: Vec<PathBuf>,
@@ -56,7 +56,7 @@ pub struct ClassifyArgs {
 /// # Errors
 /// When ONNX Runtime or the model cannot be loaded, or the output cannot be written. A picture that cannot be classified is
 /// reported and does not keep the others from being.
-pub async fn run(args: &ClassifyArgs) -> Result<bool> {
+pub(super) async fn run(args: &ClassifyArgs) -> Result<bool> {
     let limits = Limits::default();
     let (inference, model) = tokio::task::block_in_place(|| load(args, &limits))?;
     let top_k = args.top_k as usize;

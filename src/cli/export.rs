@@ -17,7 +17,7 @@ const CONFIG_FILE: &str = "config.toml";
 
 /// Write an architecture's ONNX graph with the weights of a checkpoint.
 #[derive(Debug, Args)]
-pub struct ExportArgs {
+pub(super) struct ExportArgs {
     /// The architecture: efficientnet-lite0, resnet50, …; a wrong name lists them all.
     architecture: String,
 
@@ -47,7 +47,7 @@ pub struct ExportArgs {
 ///
 /// # Errors
 /// When the weights don't fit the architecture, the labels don't fit the weights, or a file cannot be read or written.
-pub fn run(args: &ExportArgs) -> Result<()> {
+pub(super) fn run(args: &ExportArgs) -> Result<()> {
     let architecture = Architecture::find(&args.architecture)?;
     let output = match &args.output {
         Some(output) => output.clone(),

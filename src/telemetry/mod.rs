@@ -1,5 +1,7 @@
 //! What operators see of the server: metrics and logs.
 
+mod logging;
 mod metrics;
 
+pub use logging::{LogConfig, LogFormat, start_logging};
 pub use metrics::{BatchTimes, Metrics, ModelMetrics, Outcome};

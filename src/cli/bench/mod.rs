@@ -25,7 +25,7 @@ use crate::engine::Runtime;
 
 /// Load a running server and report throughput, latency and its CPU time
 #[derive(Debug, Args)]
-pub struct BenchArgs {
+pub(super) struct BenchArgs {
     /// Where pictures are posted; a bare server address means its /v1/classify
     #[arg(long, default_value = "http://127.0.0.1:8000")]
     url: String,
@@ -91,7 +91,7 @@ enum Until {
 ///
 /// # Errors
 /// When a picture cannot be read, the address is malformed, the server cannot be reached, or `--pid` names no process.
-pub async fn run(args: &BenchArgs) -> Result<bool> {
+pub(super) async fn run(args: &BenchArgs) -> Result<bool> {
     ensure!(args.duration_s > 0.0 && args.warmup_s >= 0.0, "durations cannot be negative, nor the measurement's zero");
     let pictures: Arc<[Bytes]> = args
         .image

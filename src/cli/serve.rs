@@ -1,0 +1,178 @@
+//! `convoy serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::ServerConfig;
+use crate::server::Server;
+use crate::telemetry::{LogFormat, start_logging};
+
+/// Serve the models of a repository over HTTP
+///
+/// Every option can also be set in the environment and, but for --config, in the configuration file. The command line goes
+/// before the environment, the environment before the file.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Configuration file (TOML)
+    #[arg(long, env = "CONVOY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Declares the options and lays them over a configuration, so that no option can be declared and then forgotten.
+macro_rules! options {
+    ($($(#[$attribute:meta])* $name:ident: $type:ty => $($key:ident).+ $(, $wrap:ident)?;)*) => {
+        #[derive(Debug, Args)]
+        struct Options {
+            $($(#[$attribute])* $name: Option<$type>,)*
+        }
+
+        impl Options {
+            fn apply(self, config: &mut ServerConfig) {
+                $(if let Some(value) = self.$name {
+                    config.$($key).+ = options!(@value value $($wrap)?);
+                })*
+            }
+        }
+    };
+    (@value $value:ident) => { $value };
+    (@value $value:ident $wrap:ident) => { $wrap($value) };
+}
+
+options! {
+    /// Folder of models: <name>/<version>/model.onnx [default: models]
+    #[arg(long, env = "CONVOY_MODEL_REPOSITORY", value_name = "DIR")]
+    model_repository: PathBuf => model_repository;
+
+    /// Model that /v1/classify uses [default: the only one there is]
+    #[arg(long, env = "CONVOY_DEFAULT_MODEL", value_name = "NAME")]
+    default_model: String => default_model, Some;
+
+    /// ONNX Runtime library [default: `ORT_DYLIB_PATH`, beside the executable, where `cargo xtask setup` puts it]
+    #[arg(long, env = "CONVOY_ONNXRUNTIME_LIBRARY", value_name = "FILE")]
+    onnxruntime_library: PathBuf => onnxruntime_library, Some;
+
+    /// Where HTTP listens; port 0 takes a free one [default: 0.0.0.0:8000]
+    #[arg(long, env = "CONVOY_HTTP_ADDRESS", value_name = "IP:PORT")]
+    http_address: SocketAddr => http.address;
+
+    /// Largest request body in bytes, after decompression [default: 67108864]
+    #[arg(long, env = "CONVOY_HTTP_MAX_BODY_BYTES", value_name = "BYTES")]
+    http_max_body_bytes: usize => http.max_body_bytes;
+
+    /// How deep a JSON body may nest [default: 32]
+    #[arg(long, env = "CONVOY_HTTP_MAX_JSON_DEPTH", value_name = "LEVELS")]
+    http_max_json_depth: usize => http.max_json_depth;
+
+    /// How long a request's body may stand still, in milliseconds [default: 30000]
+    #[arg(long, env = "CONVOY_HTTP_BODY_TIMEOUT_MS", value_name = "MS")]
+    http_body_timeout_ms: u64 => http.body_timeout_ms;
+
+    /// How long a connection may go without a complete request head, in milliseconds [default: 75000]
+    #[arg(long, env = "CONVOY_HTTP_IDLE_TIMEOUT_MS", value_name = "MS")]
+    http_idle_timeout_ms: u64 => http.idle_timeout_ms;
+
+    /// How many connections may be open at once [default: no limit]
+    #[arg(long, env = "CONVOY_HTTP_MAX_CONNECTIONS", value_name = "COUNT")]
+    http_max_connections: usize => http.max_connections, Some;
+
+    /// Origins whose pages may call this server from a browser, separated by commas, or * [default: none]
+    #[arg(long, env = "CONVOY_HTTP_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
+    http_cors_origins: Vec<String> => http.cors_origins;
+
+    /// Where gRPC will listen. Nothing listens there yet
+    #[arg(long, env = "CONVOY_GRPC_ADDRESS", value_name = "IP:PORT")]
+    grpc_address: SocketAddr => grpc.address, Some;
+
+    /// Where GET /metrics listens; port 0 takes a free one [default: 0.0.0.0:8002]
+    #[arg(long, env = "CONVOY_METRICS_ADDRESS", value_name = "IP:PORT")]
+    metrics_address: SocketAddr => metrics.address;
+
+    /// Most pictures in one request [default: 64]
+    #[arg(long, env = "CONVOY_LIMITS_MAX_PICTURES", value_name = "COUNT")]
+    limits_max_pictures: usize => limits.max_pictures;
+
+    /// Most pixels of one picture, by its own header [default: 100000000]
+    #[arg(long, env = "CONVOY_LIMITS_MAX_PIXELS", value_name = "COUNT")]
+    limits_max_pixels: u64 => limits.max_pixels;
+
+    /// Largest input tensor in bytes [default: 67108864]
+    #[arg(long, env = "CONVOY_LIMITS_MAX_TENSOR_BYTES", value_name = "BYTES")]
+    limits_max_tensor_bytes: usize => limits.max_tensor_bytes;
+
+    /// How many pictures are decoded at the same time [default: one for each core]
+    #[arg(long, env = "CONVOY_LIMITS_DECODE_THREADS", value_name = "COUNT")]
+    limits_decode_threads: usize => limits.decode_threads;
+
+    /// How log events are written to standard error [default: text]
+    #[arg(long, env = "CONVOY_LOG_FORMAT", value_enum)]
+    log_format: LogFormat => log.format;
+
+    /// Which log events are written: a level, then levels of modules, as in `info,convoy::access=warn` [default: info]
+    #[arg(long, env = "CONVOY_LOG_LEVEL", value_name = "FILTER")]
+    log_level: String => log.level;
+
+    /// How long requests are still taken after readiness went false, in milliseconds [default: 2000]
+    #[arg(long, env = "CONVOY_SHUTDOWN_GRACE_MS", value_name = "MS")]
+    shutdown_grace_ms: u64 => shutdown.grace_ms;
+
+    /// Time from the signal after which unanswered requests are cut off, in milliseconds [default: 25000]
+    #[arg(long, env = "CONVOY_SHUTDOWN_TIMEOUT_MS", value_name = "MS")]
+    shutdown_timeout_ms: u64 => shutdown.timeout_ms;
+}
+
+impl Serve {
+    /// Serves until a signal says to stop.
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let mut config = match &self.config {
+            Some(path) => ServerConfig::read(path)?,
+            None => ServerConfig::default(),
+        };
+        self.options.apply(&mut config);
+        start_logging(&config.log)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let result = runtime.block_on(serve(config));
+        // Whatever still runs on the blocking pool works for requests that were cut off.
+        runtime.shutdown_background();
+        result
+    }
+}
+
+async fn serve(config: ServerConfig) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let server = Server::start(config).await?;
+    tokio::select! {
+        loaded = server.load() => {
+            loaded?;
+            signals.next().await;
+        }
+        () = signals.next() => {}
+    }
+    tokio::select! {
+        () = server.shutdown() => Ok(()),
+        () = signals.next() => anyhow::bail!("a second signal came before every request was answered"),
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

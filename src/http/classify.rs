@@ -1,0 +1,226 @@
+//! `POST …/classify`: pictures in, classes out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::error::HttpResult;
+use super::extract::{Parameters, Payload, Target};
+use super::json::{self, off_worker};
+use super::tensor_json::read_base64_list;
+use super::{App, AppState};
+use crate::error::{Error, Result};
+use crate::inference::{ClassifyRequest, RequestContext, Timing};
+use crate::repository::Model;
+
+/// The query parameters.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Options {
+    #[serde(default = "default_top_k")]
+    top_k: usize,
+    timeout_ms: Option<u64>,
+    priority: Option<u32>,
+}
+
+fn default_top_k() -> usize {
+    5
+}
+
+/// `POST /v1/classify`.
+pub(super) async fn default_model(
+    State(app): AppState,
+    Parameters(options): Parameters<Options>,
+    headers: HeaderMap,
+    payload: Payload,
+) -> HttpResult<Response> {
+    let model = app.inference.default_model()?;
+    classify(&app, model, &options, &headers, payload).await
+}
+
+/// `POST /v1/models/M[/versions/V]/classify`.
+pub(super) async fn named_model(
+    State(app): AppState,
+    target: Target,
+    Parameters(options): Parameters<Options>,
+    headers: HeaderMap,
+    payload: Payload,
+) -> HttpResult<Response> {
+    let model = app.inference.model(&target.model, target.version)?;
+    classify(&app, model, &options, &headers, payload).await
+}
+
+async fn classify(
+    app: &App,
+    model: Arc<Model>,
+    options: &Options,
+    headers: &HeaderMap,
+    payload: Payload,
+) -> HttpResult<Response> {
+    if options.top_k == 0 {
+        return Err(Error::invalid("top_k must be at least 1").into());
+    }
+    let context = RequestContext {
+        priority: options.priority.filter(|&priority| priority > 0),
+        timeout: options.timeout_ms.filter(|&timeout| timeout > 0).map(Duration::from_millis),
+        ..payload.context()
+    };
+    let admission = app.inference.admit(Arc::clone(&model), context)?;
+    let pictures = match read_pictures(app, headers, payload.bytes).await {
+        Ok(pictures) => pictures,
+        Err(error) => {
+            admission.reject(&error);
+            return Err(error.into());
+        }
+    };
+    let answer = app.inference.classify(admission, ClassifyRequest { pictures, top_k: options.top_k }).await?;
+    let predictions = answer.predictions.iter().map(|classes| PredictionJson {
+        classes: classes
+            .iter()
+            .map(|class| ClassJson { index: class.index, label: class.label.as_deref(), score: class.score })
+            .collect(),
+    });
+    Ok(Json(AnswerJson {
+        model_name: model.name(),
+        model_version: model.version().to_string(),
+        predictions: predictions.collect(),
+        timing: TimingJson::from(answer.timing),
+    })
+    .into_response())
+}
+
+#[derive(Serialize)]
+struct AnswerJson<'a> {
+    model_name: &'a str,
+    model_version: String,
+    predictions: Vec<PredictionJson<'a>>,
+    timing: TimingJson,
+}
+
+#[derive(Serialize)]
+struct PredictionJson<'a> {
+    classes: Vec<ClassJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct ClassJson<'a> {
+    index: usize,
+    /// `null` for a model without labels.
+    label: Option<&'a str>,
+    score: f32,
+}
+
+#[derive(Serialize)]
+struct TimingJson {
+    decode_ms: f64,
+    queue_ms: f64,
+    batch_size: usize,
+    compute_ms: f64,
+    total_ms: f64,
+}
+
+impl From<Timing> for TimingJson {
+    fn from(timing: Timing) -> Self {
+        // Whole microseconds: more digits would say nothing.
+        let milliseconds = |duration: Duration| duration.as_micros() as f64 / 1e3;
+        Self {
+            decode_ms: milliseconds(timing.decode),
+            queue_ms: milliseconds(timing.queue),
+            batch_size: timing.batch_size,
+            compute_ms: milliseconds(timing.compute),
+            total_ms: milliseconds(timing.total),
+        }
+    }
+}
+
+/// The forms in which pictures may come.
+#[derive(Debug, PartialEq)]
+enum Form {
+    /// The body is the picture itself.
+    Picture,
+    /// `{"images": ["<base64>", …]}`.
+    Json,
+    /// One or more files.
+    Multipart,
+}
+
+impl Form {
+    /// The form that `content_type` names. A body without a type is taken for a picture, and so is
+    /// `application/x-www-form-urlencoded`, which is what `curl --data-binary` says of any file.
+    fn of(content_type: Option<&HeaderValue>) -> Result<Self> {
+        let Some(content_type) = content_type else { return Ok(Self::Picture) };
+        let text = String::from_utf8_lossy(content_type.as_bytes());
+        let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match essence.as_str() {
+            "application/json" => Ok(Self::Json),
+            "multipart/form-data" => Ok(Self::Multipart),
+            "" | "application/octet-stream" | "application/x-www-form-urlencoded" => Ok(Self::Picture),
+            image if image.starts_with("image/") => Ok(Self::Picture),
+            other => Err(Error::unsupported_media(format!(
+                "pictures come as image/*, application/octet-stream, multipart/form-data or application/json, not as `{other}`"
+            ))),
+        }
+    }
+}
+
+async fn read_pictures(app: &App, headers: &HeaderMap, body: Bytes) -> Result<Vec<Bytes>> {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let max_pictures = app.inference.limits().max_pictures;
+    let pictures = match Form::of(content_type)? {
+        Form::Picture if body.is_empty() => Vec::new(),
+        Form::Picture => vec![body],
+        Form::Json => {
+            let max_depth = app.config.max_json_depth;
+            off_worker(body.len(), move || read_json(&body, max_depth, max_pictures)).await?
+        }
+        Form::Multipart => read_multipart(content_type, body, max_pictures).await?,
+    };
+    if pictures.is_empty() {
+        return Err(Error::invalid("there is no picture in the request"));
+    }
+    Ok(pictures)
+}
+
+fn read_json(body: &[u8], max_depth: usize, max_pictures: usize) -> Result<Vec<Bytes>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Images<'a> {
+        #[serde(borrow)]
+        images: &'a RawValue,
+    }
+    let request: Images = json::parse(body, max_depth, "a classify request")?;
+    read_base64_list(request.images.get(), max_pictures)
+}
+
+async fn read_multipart(content_type: Option<&HeaderValue>, body: Bytes, max_pictures: usize) -> Result<Vec<Bytes>> {
+    let broken = |reason: String| Error::invalid(format!("the multipart body is broken: {reason}"));
+    let mut request = Request::new(Body::from(body));
+    if let Some(content_type) = content_type {
+        request.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
+    }
+    // The body is in memory and under its limit by now, which axum's own limit, meant for streams, must not lower.
+    DefaultBodyLimit::disable().apply(&mut request);
+    let mut parts = Multipart::from_request(request, &()).await.map_err(|rejection| broken(rejection.body_text()))?;
+    let mut pictures = Vec::new();
+    while let Some(part) = parts.next_field().await.map_err(|error| broken(error.body_text()))? {
+        if part.file_name().is_none() {
+            let name = part.name().unwrap_or_default();
+            return Err(Error::invalid(format!(
+                "part `{name}` of the multipart body is not a file; options go into the query"
+            )));
+        }
+        if pictures.len() == max_pictures {
+            return Err(Error::too_large(format!("there are more than {max_pictures} pictures in the request")));
+        }
+        pictures.push(part.bytes().await.map_err(|error| broken(error.body_text()))?);
+    }
+    Ok(pictures)
+}

@@ -1,0 +1,194 @@
+//! What handlers take out of a request: the body under its limits, the model that the path names, and query parameters.
+//!
+//! Axum's own extractors answer a bad request in plain text; these answer it as every other error.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header;
+use axum::http::request::Parts;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::App;
+use super::error::HttpError;
+use crate::error::{Error, Result};
+use crate::inference::RequestContext;
+
+/// A request's whole body, decompressed, and when it was complete.
+#[derive(Debug)]
+pub(super) struct Payload {
+    pub(super) bytes: Bytes,
+    /// The request's arrival: deadlines count from here, so that a slow upload does not use up the time to answer it.
+    pub(super) received: Instant,
+}
+
+impl Payload {
+    /// The context of a request that came with this body, with the model's default priority and timeout.
+    pub(super) fn context(&self) -> RequestContext {
+        RequestContext { protocol: "http", received: self.received, priority: None, timeout: None }
+    }
+}
+
+impl FromRequest<Arc<App>> for Payload {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, HttpError> {
+        let (parts, body) = request.into_parts();
+        // The decompression layer removes the encodings that it undoes: one that is still here is one that it does not know.
+        if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING)
+            && encoding != "identity"
+        {
+            return Err(HttpError(Error::unsupported_media(format!(
+                "a body may be compressed with gzip or deflate, not with `{}`",
+                String::from_utf8_lossy(encoding.as_bytes())
+            ))));
+        }
+        let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let timeout = Duration::from_millis(app.config.body_timeout_ms);
+        let bytes = read_body(body, declared, app.config.max_body_bytes, timeout).await?;
+        Ok(Self { bytes, received: Instant::now() })
+    }
+}
+
+/// Reads `body` into one piece of at most `limit` bytes; `timeout` is the longest that it may stand still.
+async fn read_body(mut body: Body, declared: Option<u64>, limit: usize, timeout: Duration) -> Result<Bytes> {
+    let too_large = || Error::too_large(format!("the body is over the limit of {limit} bytes"));
+    if declared.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    let mut next = async || match tokio::time::timeout(timeout, body.frame()).await {
+        Ok(None) => Ok(None),
+        // Trailers are not data and mean nothing here.
+        Ok(Some(Ok(frame))) => Ok(Some(frame.into_data().unwrap_or_default())),
+        Ok(Some(Err(error))) => {
+            Err(Error::invalid("the body broke off, or is not compressed as its headers say").with_source(error))
+        }
+        Err(_) => Err(Error::invalid(format!("the body stood still for {} ms", timeout.as_millis()))),
+    };
+
+    let Some(first) = next().await? else { return Ok(Bytes::new()) };
+    if first.len() > limit {
+        return Err(too_large());
+    }
+    // Most bodies arrive in one piece, which is then not copied.
+    let Some(mut piece) = next().await? else { return Ok(first) };
+    let mut whole = BytesMut::with_capacity(declared.map_or(2 * first.len(), |length| length as usize));
+    whole.extend_from_slice(&first);
+    loop {
+        if piece.len() > limit - whole.len() {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&piece);
+        match next().await? {
+            Some(following) => piece = following,
+            None => return Ok(whole.freeze()),
+        }
+    }
+}
+
+/// The model, and perhaps version, that a path names.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) model: String,
+    pub(super) version: Option<u64>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        #[derive(Deserialize)]
+        struct Segments {
+            model: String,
+            version: Option<String>,
+        }
+        let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Error::invalid("the path is not percent-encoded UTF-8").with_source(rejection))?;
+        let version = match version {
+            None => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
+                Ok(version) => Some(version),
+                Err(_) => return Err(Error::not_found(format!("model `{model}` has no version {digits}")).into()),
+            },
+            Some(other) => {
+                return Err(Error::not_found(format!("a version is a number, which `{other}` is not")).into());
+            }
+        };
+        Ok(Self { model, version })
+    }
+}
+
+/// Query parameters.
+#[derive(Debug)]
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, HttpError> {
+        let Query(parameters) = Query::try_from_uri(&parts.uri).map_err(|rejection| {
+            let reason = std::error::Error::source(&rejection).map(ToString::to_string).unwrap_or_default();
+            Error::invalid(format!("the query string is wrong: {reason}"))
+        })?;
+        Ok(Self(parameters))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use bytes::Bytes;
+    use futures_util::stream;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn body_of(pieces: &[&'static [u8]]) -> Body {
+        let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, std::io::Error>(Bytes::from_static(piece))).collect();
+        Body::from_stream(stream::iter(pieces))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_joined_up_to_its_limit() {
+        for (pieces, whole) in
+            [(vec![], "".as_bytes()), (vec![b"abc".as_slice()], b"abc"), (vec![b"ab", b"", b"cd", b"e"], b"abcde")]
+        {
+            let length = whole.len();
+            assert_eq!(read_body(body_of(&pieces), None, 5, LONG).await.unwrap(), whole);
+            assert_eq!(read_body(body_of(&pieces), Some(length as u64), 5, LONG).await.unwrap(), whole);
+            if length > 0 {
+                let error = read_body(body_of(&pieces), None, length - 1, LONG).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::PayloadTooLarge);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_declared_length_over_the_limit_is_refused_unread() {
+        let unread = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+        let error = read_body(unread, Some(u64::MAX), 5, LONG).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PayloadTooLarge);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stands_still_is_refused() {
+        let stalled = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+        let error = read_body(stalled, None, 5, Duration::from_secs(30)).await.unwrap_err();
+        assert_eq!(error.message(), "the body stood still for 30000 ms");
+    }
+
+    #[tokio::test]
+    async fn a_single_piece_is_not_copied() {
+        let piece = Bytes::from_static(b"picture");
+        let whole = read_body(Body::from(piece.clone()), Some(7), 10, LONG).await.unwrap();
+        assert_eq!(whole.as_ptr(), piece.as_ptr());
+    }
+}

@@ -1,0 +1,139 @@
+//! Metrics of HTTP itself, and the endpoint that shows every metric to Prometheus.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Method, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TEXT_FORMAT, TextEncoder};
+
+use super::error::{HttpResult, method_not_allowed, no_such_path};
+use crate::error::{Error, Result};
+
+/// Request counts and durations by method, route and status.
+#[derive(Debug, Clone)]
+pub struct HttpMetrics {
+    /// `convoy_http_requests_total`.
+    requests: IntCounterVec,
+    /// `convoy_http_request_duration_seconds`.
+    durations: HistogramVec,
+}
+
+impl HttpMetrics {
+    /// Makes the metrics and registers them.
+    ///
+    /// # Errors
+    /// `Internal` when `registry` already holds metrics of these names.
+    pub fn register(registry: &Registry) -> Result<Self> {
+        let build = || {
+            let requests = IntCounterVec::new(
+                Opts::new(
+                    "convoy_http_requests_total",
+                    "HTTP requests by method, route and status; 499 where the client left before the answer.",
+                ),
+                &["method", "route", "status"],
+            )?;
+            let durations = HistogramVec::new(
+                HistogramOpts::new(
+                    "convoy_http_request_duration_seconds",
+                    "Time from a request's head to its answer, the reading of its body included.",
+                )
+                .buckets(vec![
+                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+                ]),
+                &["method", "route"],
+            )?;
+            registry.register(Box::new(requests.clone()))?;
+            registry.register(Box::new(durations.clone()))?;
+            Ok(Self { requests, durations })
+        };
+        build().map_err(|error: prometheus::Error| {
+            Error::internal("the metrics of HTTP could not be registered").with_source(error)
+        })
+    }
+
+    /// Counts one request. `route` is the route's pattern, never the path: labels must not grow with what clients ask for.
+    pub(super) fn record(&self, method: &Method, route: &str, status: &str, duration: Duration) {
+        let method = method_label(method);
+        self.requests.with_label_values(&[method, route, status]).inc();
+        self.durations.with_label_values(&[method, route]).observe(duration.as_secs_f64());
+    }
+}
+
+/// The router of the metrics listener: `GET /metrics` in Prometheus' text format, and nothing else.
+pub fn metrics_router(registry: Registry) -> Router {
+    Router::new()
+        .route("/metrics", get(expose))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(registry)
+}
+
+async fn expose(State(registry): State<Registry>) -> HttpResult<Response> {
+    let text = TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .map_err(|error| Error::internal("the metrics could not be written").with_source(error))?;
+    Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
+}
+
+/// A method is whatever token a client sends, so only the known ones become labels.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::{Request, StatusCode};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_recorded_is_exposed() {
+        let registry = Registry::new();
+        let metrics = HttpMetrics::register(&registry).unwrap();
+        metrics.record(&Method::POST, "/v1/classify", "200", Duration::from_millis(3));
+        metrics.record(&Method::from_bytes(b"BREW").unwrap(), "/v1/classify", "405", Duration::ZERO);
+        let router = metrics_router(registry);
+
+        let response = router.clone().oneshot(Request::get("/metrics").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/plain; version=0.0.4");
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(
+            text.contains(r#"convoy_http_requests_total{method="POST",route="/v1/classify",status="200"} 1"#),
+            "{text}"
+        );
+        assert!(text.contains(r#"method="other""#), "{text}");
+        assert!(
+            text.contains(
+                r#"convoy_http_request_duration_seconds_bucket{method="POST",route="/v1/classify",le="0.005"} 1"#
+            ),
+            "{text}"
+        );
+
+        let response = router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        assert_eq!(&body[..], br#"{"error":"there is nothing at /"}"#);
+    }
+
+    #[test]
+    fn metrics_of_the_same_name_are_refused() {
+        let registry = Registry::new();
+        HttpMetrics::register(&registry).unwrap();
+        assert_eq!(HttpMetrics::register(&registry).unwrap_err().kind(), crate::error::ErrorKind::Internal);
+    }
+}

@@ -1,0 +1,206 @@
+//! What happens to every request: its id, its log lines and metrics, CORS, and compression both ways.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tower::ServiceBuilder;
+use tower::util::option_layer;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::decompression::RequestDecompressionLayer;
+use tracing::Instrument;
+
+use super::error::{HttpError, error_response};
+use super::metrics::HttpMetrics;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The header that carries a request's id, in both directions.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Answers smaller than this are sent as they are: compressing them costs more than their few packets.
+const MIN_COMPRESSED_BYTES: u64 = 1024;
+
+/// Puts the middleware around `routes`, outermost first: observation, CORS, compression of answers, decompression of requests.
+pub(super) fn wrap(routes: Router, metrics: HttpMetrics, cors: Option<CorsLayer>) -> Router {
+    routes.layer(
+        ServiceBuilder::new()
+            .layer(from_fn_with_state(Arc::new(Observer::new(metrics)), observe))
+            .layer(option_layer(cors))
+            .layer(
+                CompressionLayer::new()
+                    .quality(CompressionLevel::Fastest)
+                    .compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)),
+            )
+            // Encodings that are not taken pass through to the reader of the body, which answers them in JSON.
+            .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true)),
+    )
+}
+
+/// The CORS layer for `origins`, or `None` for none.
+///
+/// # Errors
+/// `InvalidArgument` for an origin that no browser could send.
+pub(super) fn cors(origins: &[String]) -> Result<Option<CorsLayer>> {
+    if origins.is_empty() {
+        return Ok(None);
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        let origins = origins.iter().map(|origin| {
+            let is_origin = origin.parse::<Uri>().is_ok_and(|uri| {
+                uri.scheme().is_some() && uri.authority().is_some() && uri.path() == "/" && !origin.ends_with('/')
+            });
+            match HeaderValue::from_str(origin) {
+                Ok(value) if is_origin => Ok(value),
+                _ => Err(Error::invalid(format!(
+                    "http.cors_origins: `{origin}` is not an origin such as `https://example.org`"
+                ))),
+            }
+        });
+        AllowOrigin::list(origins.collect::<Result<Vec<_>>>()?)
+    };
+    Ok(Some(
+        CorsLayer::new()
+            .allow_origin(allowed)
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers(Any)
+            .expose_headers(Any),
+    ))
+}
+
+/// What [`observe`] needs beside the request.
+#[derive(Debug)]
+struct Observer {
+    metrics: HttpMetrics,
+    /// Tells the ids of this process from those of others.
+    id_prefix: u32,
+    next_id: AtomicU64,
+}
+
+impl Observer {
+    fn new(metrics: HttpMetrics) -> Self {
+        // The hasher's random keys are the standard library's only source of randomness; uniqueness is all that is needed.
+        let id_prefix = RandomState::new().hash_one(std::process::id()) as u32;
+        Self { metrics, id_prefix, next_id: AtomicU64::new(0) }
+    }
+
+    /// The id that the client chose, where it is fit for a log line and a header, or a new one.
+    fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+        let is_sane = |id: &[u8]| {
+            (1..=128).contains(&id.len())
+                && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte))
+        };
+        match headers.get(REQUEST_ID) {
+            Some(id) if is_sane(id.as_bytes()) => id.clone(),
+            _ => {
+                let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+                HeaderValue::from_str(&format!("{:08x}-{number:08x}", self.id_prefix))
+                    .expect("hexadecimal digits are a header value")
+            }
+        }
+    }
+}
+
+/// Gives the request its id, counts and logs it, and turns a panic into an answer.
+async fn observe(State(observer): State<Arc<Observer>>, request: Request, next: Next) -> Response {
+    let id = observer.request_id(request.headers());
+    let id_text = id.to_str().expect("a request id is visible ASCII").to_owned();
+    let mut observation = Observation::new(&observer.metrics, &request, &id_text);
+    let span = tracing::error_span!("request", id = %id_text);
+
+    let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let mut response = outcome.unwrap_or_else(|panic| {
+        let message =
+            panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        HttpError(Error::internal("the server failed on this request").with_source(message.unwrap_or("a panic")))
+            .into_response()
+    });
+
+    let error = response.extensions_mut().remove::<Error>();
+    if let Some(error) = error.as_ref().filter(|error| error.kind() == ErrorKind::Internal) {
+        span.in_scope(|| tracing::error!(error = %error.chain(), "a request failed"));
+        *response.body_mut() =
+            error_response(response.status(), &format!("{error} (request id {id_text})")).into_body();
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().remove(header::CONTENT_ENCODING);
+    }
+    observation.finish(&response, error.as_ref());
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// One request's line in the access log and its count in the metrics. Dropped unfinished, it says that the client left.
+struct Observation<'a> {
+    metrics: &'a HttpMetrics,
+    request_id: &'a str,
+    started: Instant,
+    method: Method,
+    uri: Uri,
+    route: Option<MatchedPath>,
+    peer: Option<SocketAddr>,
+    request_bytes: Option<u64>,
+    finished: bool,
+}
+
+impl<'a> Observation<'a> {
+    fn new(metrics: &'a HttpMetrics, request: &Request, request_id: &'a str) -> Self {
+        let extensions = request.extensions();
+        Self {
+            metrics,
+            request_id,
+            started: Instant::now(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            route: extensions.get::<MatchedPath>().cloned(),
+            peer: extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+            request_bytes: request
+                .headers()
+                .get(header::CONTENT_LENGTH)
+                .and_then(|value| value.to_str().ok()?.parse().ok()),
+            finished: false,
+        }
+    }
+
+    fn finish(&mut self, response: &Response, error: Option<&Error>) {
+        self.finished = true;
+        self.record(response.status().as_str(), error.map(Error::message));
+    }
+
+    fn record(&self, status: &str, error: Option<&str>) {
+        let duration = self.started.elapsed();
+        let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
+        self.metrics.record(&self.method, route, status, duration);
+        tracing::info!(
+            target: "convoy::access",
+            method = %self.method,
+            path = self.uri.path(),
+            status,
+            duration_ms = duration.as_micros() as f64 / 1e3,
+            request_bytes = self.request_bytes,
+            peer = self.peer.map(tracing::field::display),
+            id = self.request_id,
+            error,
+        );
+    }
+}
+
+impl Drop for Observation<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.record("499", Some("the client left before the answer"));
+        }
+    }
+}

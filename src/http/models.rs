@@ -1,0 +1,97 @@
+//! `GET /v1/models`: what there is to use.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::error::HttpResult;
+use super::extract::Target;
+use super::{App, AppState};
+use crate::error::Error;
+use crate::repository::ModelState;
+
+/// `GET /v1/models`: the names, as KServe's V1 protocol lists them, and details.
+pub(super) async fn list(State(app): AppState) -> Response {
+    #[derive(Serialize)]
+    struct Answer {
+        models: Vec<String>,
+        details: Vec<Details>,
+    }
+    let details: Vec<Details> = all_details(&app).into_values().collect();
+    let models = details.iter().map(|details| details.name.clone()).collect();
+    Json(Answer { models, details }).into_response()
+}
+
+/// `GET /v1/models/M`: whether it is ready, and its details.
+pub(super) async fn show(State(app): AppState, target: Target) -> HttpResult<Response> {
+    #[derive(Serialize)]
+    struct Answer {
+        ready: bool,
+        #[serde(flatten)]
+        details: Details,
+    }
+    let details = all_details(&app)
+        .remove(&target.model)
+        .ok_or_else(|| Error::not_found(format!("there is no model `{}`", target.model)))?;
+    Ok(Json(Answer { ready: details.state == ModelState::Ready.as_str(), details }).into_response())
+}
+
+/// One model. What its newest ready version knows of itself is absent while none is ready.
+#[derive(Debug, Serialize)]
+struct Details {
+    name: String,
+    /// The versions that are ready, ascending.
+    versions: Vec<String>,
+    state: &'static str,
+    /// Why it, or one of its versions, is not ready.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_size: Option<InputSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'static str>,
+}
+
+/// The network's input, in pixels.
+#[derive(Debug, Serialize)]
+struct InputSize {
+    height: usize,
+    width: usize,
+}
+
+fn all_details(app: &App) -> BTreeMap<String, Details> {
+    let mut all = BTreeMap::new();
+    for entry in app.inference.index(false) {
+        let details = all.entry(entry.name.clone()).or_insert_with(|| Details {
+            name: entry.name,
+            versions: Vec::new(),
+            state: entry.state.as_str(),
+            reason: String::new(),
+            classes: None,
+            input_size: None,
+            provider: None,
+        });
+        if entry.state == ModelState::Ready {
+            details.state = ModelState::Ready.as_str();
+            details.versions.extend(entry.version.map(|version| version.to_string()));
+        } else if details.reason.is_empty() {
+            details.reason = entry.reason;
+        }
+    }
+    let mut ready = app.inference.ready_models();
+    ready.sort_by_key(|model| model.version());
+    for model in ready {
+        if let Some(details) = all.get_mut(model.name()) {
+            details.classes = model.class_count();
+            let (height, width) = model.input_size();
+            details.input_size = Some(InputSize { height, width });
+            details.provider = Some(model.provider());
+        }
+    }
+    all
+}

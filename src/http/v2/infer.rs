@@ -1,0 +1,68 @@
+//! `POST …/infer`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use super::JSON_LENGTH;
+use super::request::{ParsedRequest, ReadLimits, read, read_raw};
+use super::response;
+use crate::error::{Error, Result};
+use crate::http::AppState;
+use crate::http::error::HttpResult;
+use crate::http::extract::{Payload, Target};
+use crate::http::json::off_worker;
+use crate::inference::InferRequest;
+
+/// Runs a model on tensors. Nothing is parsed before the request has its place in the model's queue.
+pub(super) async fn infer(
+    State(app): AppState,
+    target: Target,
+    headers: HeaderMap,
+    payload: Payload,
+) -> HttpResult<Response> {
+    let json_length = json_length(&headers)?;
+    let model = app.inference.model(&target.model, target.version)?;
+    let mut admission = app.inference.admit(Arc::clone(&model), payload.context())?;
+
+    let parsed = match json_length {
+        Some(0) => read_raw(payload.bytes, model.input()),
+        _ => {
+            let limits = ReadLimits {
+                max_json_depth: app.config.max_json_depth,
+                max_tensor_bytes: app.inference.limits().max_tensor_bytes,
+            };
+            let json_bytes = json_length.unwrap_or(payload.bytes.len());
+            off_worker(json_bytes, move || read(&payload.bytes, json_length, limits)).await
+        }
+    };
+    let request = match parsed {
+        Ok(request) => request,
+        Err(error) => {
+            admission.reject(&error);
+            return Err(error.into());
+        }
+    };
+    admission.context_mut().priority = request.priority;
+    admission.context_mut().timeout = request.timeout;
+    let ParsedRequest { inputs, outputs, top_k, form, .. } = request;
+    let answer = app.inference.infer(admission, InferRequest { inputs, outputs, top_k }).await?;
+
+    let bytes = answer.outputs.iter().map(|(_, tensor)| tensor.bytes().len()).sum();
+    Ok(off_worker(bytes, move || response::write(model.name(), model.version(), &answer.outputs, &form)).await?)
+}
+
+fn json_length(headers: &HeaderMap) -> Result<Option<usize>> {
+    let Some(value) = headers.get(JSON_LENGTH) else { return Ok(None) };
+    match value
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+    {
+        Some(length) => Ok(Some(length)),
+        None => Err(Error::invalid("Inference-Header-Content-Length is not a number of bytes")),
+    }
+}

@@ -1,0 +1,42 @@
+//! The Open Inference Protocol ("V2") over REST, as KServe and Triton speak it, with Triton's extensions for binary tensors,
+//! classification, model configuration and statistics.
+
+mod infer;
+mod metadata;
+mod model_config;
+mod repository;
+mod request;
+mod response;
+mod statistics;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::HeaderName;
+use axum::routing::{get, post};
+
+use super::App;
+
+/// The header that says how long a body's JSON part is, where raw tensors follow it.
+const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// The routes below `/v2`.
+pub(super) fn routes() -> Router<Arc<App>> {
+    let mut router = Router::new()
+        .route("/v2", get(metadata::server))
+        .route("/v2/health/live", get(metadata::live))
+        .route("/v2/health/ready", get(metadata::ready))
+        .route("/v2/models/stats", get(statistics::of_all))
+        .route("/v2/repository/index", post(repository::index))
+        .route("/v2/repository/models/{model}/load", post(repository::load))
+        .route("/v2/repository/models/{model}/unload", post(repository::unload));
+    for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+        router = router
+            .route(model, get(metadata::model))
+            .route(&format!("{model}/ready"), get(metadata::model_ready))
+            .route(&format!("{model}/config"), get(model_config::show))
+            .route(&format!("{model}/stats"), get(statistics::of_model))
+            .route(&format!("{model}/infer"), post(infer::infer));
+    }
+    router
+}
