@@ -2,11 +2,16 @@
 //!
 //! Exit codes: 0 when all went well, 1 when the command failed, 2 when it was called wrongly.
 
+mod bench;
+mod classify;
+mod export;
 mod serve;
 
+use std::future::Future;
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 /// An inference server for convolutional image classifiers.
@@ -21,19 +26,35 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Classify(classify::ClassifyArgs),
+    Export(export::ExportArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Serve(serve) => serve.run(),
+    let complete = match Cli::parse().command {
+        Command::Serve(serve) => serve.run().map(|()| true),
+        Command::Classify(args) => block_on(classify::run(&args)),
+        Command::Export(args) => export::run(&args).map(|()| true),
+        Command::Bench(args) => block_on(bench::run(&args)),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match complete {
+        Ok(true) => ExitCode::SUCCESS,
+        // The command has already said what failed.
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             // There is nobody left to tell when standard error is closed.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the asynchronous runtime does not start")?;
+    runtime.block_on(command)
 }

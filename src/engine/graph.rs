@@ -129,6 +129,10 @@ impl Graph {
     fn builder(&self, device_id: i32) -> Result<SessionBuilder> {
         let builder =
             ort::session::Session::builder(self.runtime.environment()).map_err(|error| self.refused(&error))?;
+        #[expect(
+            clippy::result_large_err,
+            reason = "the builder that `ort` returns with its error is dropped right here"
+        )]
         let configured = (|| {
             let mut builder = builder
                 .with_intra_threads(self.intra_op_threads.max(1))?

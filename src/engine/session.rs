@@ -11,7 +11,7 @@ use crate::tensor::{DataType, Element, Tensor, TensorSpec};
 
 /// A session of ONNX Runtime's with one input. Each instance owns one; it is never shared between threads.
 pub struct Session {
-    session: ort::session::Session,
+    inner: ort::session::Session,
     input: TensorSpec,
     outputs: Vec<TensorSpec>,
     /// The batch that is being put together, kept between runs so that a batch costs no page faults.
@@ -36,7 +36,7 @@ impl Session {
         };
         let input = spec(input)?;
         let outputs = session.outputs().iter().map(spec).collect::<Result<Vec<_>>>()?;
-        Ok(Self { session, input, outputs, batch: Vec::new() })
+        Ok(Self { inner: session, input, outputs, batch: Vec::new() })
     }
 
     /// The graph's input.
@@ -86,8 +86,7 @@ impl Session {
         let input = TensorRef::from_array_view((shape, values))
             .map_err(|error| failed("the batch cannot be given to ONNX Runtime", &error))?;
         let assembled = Instant::now();
-        let outputs =
-            self.session.run(ort::inputs![input]).map_err(|error| failed("the model's run failed", &error))?;
+        let outputs = self.inner.run(ort::inputs![input]).map_err(|error| failed("the model's run failed", &error))?;
         let ran = Instant::now();
         let mut tensors = Vec::with_capacity(self.outputs.len());
         for spec in &self.outputs {

@@ -1,8 +1,8 @@
 //! One copy of a model's weights for all of its sessions.
 //!
 //! ONNX Runtime shares weights between sessions when each is given the same values for the graph's initializers. That alone
-//! is of little use for convolutional networks: optimisation rewrites the weights (BatchNorm folded in, blocked NCHWc
-//! layout), and every session would keep its own rewritten copy. So the graph is optimised once, written out, and read back:
+//! is of little use for convolutional networks: optimisation rewrites the weights (batch normalisation folded in, a
+//! blocked layout), and every session would keep its own rewritten copy. So the graph is optimised once, written out, and read back:
 //! the sessions then load the optimised graph as it is and share its initializers.
 
 use std::fmt::Debug;

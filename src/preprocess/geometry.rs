@@ -85,6 +85,16 @@ impl Geometry {
         [&self.x, &self.y].iter().any(|axis| axis.kept.len() < axis.input)
     }
 
+    /// Whether the pass along the file's rows is the first of the two, which the rounding between them shows.
+    ///
+    /// Pillow goes along x first, unless the height shrinks by more than twice of what the width does, in pixels; before
+    /// version 13 it always did.
+    pub(super) fn rows_first(&self) -> bool {
+        let [x, y] = [&self.x, &self.y].map(|axis| self.share.of(axis.picture) as i64 - axis.resized as i64);
+        let x_first = y <= 0 || y <= 2 * x;
+        x_first != self.sideways
+    }
+
     /// The taps along the file's rows, and those across them.
     pub(super) fn taps(&self, plan: &Plan) -> (Taps, Taps) {
         let [x, y] = [&self.x, &self.y].map(|axis| axis.taps(plan, self.share));

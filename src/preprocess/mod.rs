@@ -124,9 +124,8 @@ impl Preprocessor {
             canvas.fill_black();
         }
         let (along_rows, across_rows) = geometry.taps(plan);
-        let rows_first = !geometry.is_sideways();
         if picture.is_gray() || plan.color == Color::Gray {
-            let mut stream = Stream::new(&along_rows, &across_rows, rows_first);
+            let mut stream = Stream::new(&along_rows, &across_rows, geometry.rows_first());
             let mut luma_row = Vec::new();
             picture.read(geometry.share(), |row| {
                 let pixels = match row {
@@ -140,7 +139,7 @@ impl Preprocessor {
                 stream.push(pixels, |index, line| canvas.put(line, geometry.place(index), geometry.is_sideways()));
             })?;
         } else {
-            let mut stream = Stream::new(&along_rows, &across_rows, rows_first);
+            let mut stream = Stream::new(&along_rows, &across_rows, geometry.rows_first());
             picture.read(geometry.share(), |row| {
                 if let Row::Color(pixels) = row {
                     stream.push(pixels, |index, line| canvas.put(line, geometry.place(index), geometry.is_sideways()));

@@ -138,7 +138,7 @@ pub enum Interpolation {
 pub enum Color {
     /// Red, green, blue: torchvision's.
     Rgb,
-    /// Blue, green, red: Caffe's and OpenCV's.
+    /// Blue, green, red: Caffe's.
     Bgr,
     /// One channel: ITU-R 601 luma, rounded as Pillow's `convert("L")` rounds it, before resizing.
     Gray,

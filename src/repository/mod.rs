@@ -173,14 +173,15 @@ impl Repository {
         };
         match (found, version, &entry.failure) {
             (Some(Version::Ready(model)), ..) => Ok(Arc::clone(model)),
-            (Some(Version::Loading), ..) => Err(Error::unavailable(format!("the model {name} is loading"))),
             (Some(Version::Unavailable(reason)), ..) | (None, _, Some(reason)) => {
                 Err(Error::unavailable(format!("the model {name} is unavailable: {reason}")))
             }
             (None, Some(version), None) => {
                 Err(Error::not_found(format!("the model {name} has no version {version} that is loaded")))
             }
-            (None, None, None) => Err(Error::unavailable(format!("the model {name} is loading"))),
+            (Some(Version::Loading), ..) | (None, None, None) => {
+                Err(Error::unavailable(format!("the model {name} is loading")))
+            }
         }
     }
 

@@ -89,8 +89,10 @@ pub(super) enum Row<'a> {
 }
 
 /// A picture whose header has been read and found to be within the limits.
-pub(super) enum Picture<'a> {
-    Jpeg(jpeg::Jpeg<'a>),
+pub(super) struct Picture<'a>(Format<'a>);
+
+enum Format<'a> {
+    Jpeg(Box<jpeg::Jpeg<'a>>),
     Other(other::Other<'a>),
 }
 
@@ -102,8 +104,8 @@ impl<'a> Picture<'a> {
     /// a broken one, `PayloadTooLarge` when the header declares more than `limits` allow.
     pub(super) fn open(encoded: &'a [u8], limits: &PictureLimits) -> Result<Self> {
         match image::guess_format(encoded) {
-            Ok(ImageFormat::Jpeg) => jpeg::Jpeg::open(encoded, limits).map(Self::Jpeg),
-            Ok(format) => other::Other::open(encoded, format, limits).map(Self::Other),
+            Ok(ImageFormat::Jpeg) => Ok(Self(Format::Jpeg(Box::new(jpeg::Jpeg::open(encoded, limits)?)))),
+            Ok(format) => Ok(Self(Format::Other(other::Other::open(encoded, format, limits)?))),
             Err(_) if encoded.is_empty() => Err(Error::invalid("the picture has no bytes")),
             Err(_) => Err(unsupported("the bytes are not a picture")),
         }
@@ -111,31 +113,31 @@ impl<'a> Picture<'a> {
 
     /// Width and height in pixels, as the file has them.
     pub(super) fn size(&self) -> (usize, usize) {
-        match self {
-            Self::Jpeg(picture) => picture.size(),
-            Self::Other(picture) => picture.size(),
+        match &self.0 {
+            Format::Jpeg(picture) => picture.size(),
+            Format::Other(picture) => picture.size(),
         }
     }
 
     /// How to turn the picture upright.
     pub(super) fn orientation(&self) -> Orientation {
-        match self {
-            Self::Jpeg(picture) => picture.orientation(),
-            Self::Other(picture) => picture.orientation(),
+        match &self.0 {
+            Format::Jpeg(picture) => picture.orientation(),
+            Format::Other(picture) => picture.orientation(),
         }
     }
 
     /// Whether its rows are [`Row::Gray`].
     pub(super) fn is_gray(&self) -> bool {
-        match self {
-            Self::Jpeg(picture) => picture.is_gray(),
-            Self::Other(picture) => picture.is_gray(),
+        match &self.0 {
+            Format::Jpeg(picture) => picture.is_gray(),
+            Format::Other(picture) => picture.is_gray(),
         }
     }
 
     /// Whether it can be decoded at less than its size.
     pub(super) fn is_scalable(&self) -> bool {
-        matches!(self, Self::Jpeg(_))
+        matches!(self.0, Format::Jpeg(_))
     }
 
     /// Decodes at `share` of the size, [`Eighths::ALL`] unless it is scalable, and gives `sink` each row.
@@ -143,9 +145,9 @@ impl<'a> Picture<'a> {
     /// # Errors
     /// `InvalidArgument` when the picture is broken or cut short.
     pub(super) fn read(self, share: Eighths, sink: impl FnMut(Row<'_>)) -> Result<()> {
-        match self {
-            Self::Jpeg(picture) => picture.read(share, sink),
-            Self::Other(picture) => picture.read(sink),
+        match self.0 {
+            Format::Jpeg(picture) => picture.read(share, sink),
+            Format::Other(picture) => picture.read(sink),
         }
     }
 }

@@ -77,7 +77,7 @@ impl<'a, const C: usize> Stream<'a, C> {
                 return;
             }
             let rows = sources.map(|y| &self.window[y % capacity * self.window_width..][..self.window_width]);
-            self.arch.dispatch(|| vertical_pass(rows, weights, self.vertical.as_flattened_mut()));
+            self.arch.dispatch(|| vertical_pass(&rows, weights, self.vertical.as_flattened_mut()));
             if self.x_first {
                 emit(index, &self.vertical);
             } else {
@@ -92,6 +92,7 @@ impl<'a, const C: usize> Stream<'a, C> {
 }
 
 /// One row along x. `row` begins at the source's column `left`.
+#[expect(clippy::inline_always, reason = "only code inlined into the dispatched closure is compiled for its features")]
 #[inline(always)]
 fn horizontal_pass<const C: usize>(row: &[[u8; C]], taps: &Taps, left: usize, out: &mut [[u8; C]]) {
     for (index, out) in out.iter_mut().enumerate() {
@@ -107,9 +108,10 @@ fn horizontal_pass<const C: usize>(row: &[[u8; C]], taps: &Taps, left: usize, ou
 }
 
 /// One result of the vertical pass: the weighted sum of `rows`, byte by byte.
+#[expect(clippy::inline_always, reason = "only code inlined into the dispatched closure is compiled for its features")]
 #[inline(always)]
 fn vertical_pass<'r, const C: usize>(
-    rows: impl Iterator<Item = &'r [[u8; C]]> + Clone,
+    rows: &(impl Iterator<Item = &'r [[u8; C]]> + Clone),
     weights: &[i32],
     out: &mut [u8],
 ) {
@@ -140,6 +142,7 @@ fn vertical_pass<'r, const C: usize>(
     }
 }
 
+#[expect(clippy::inline_always, reason = "only code inlined into the dispatched closure is compiled for its features")]
 #[inline(always)]
 fn clip(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8

@@ -178,7 +178,8 @@ fn hamming(x: f64) -> f64 {
         return 0.0;
     }
     let x = x * PI;
-    x.sin() / x * (0.54 + 0.46 * x.cos())
+    // Pillow writes these two in single precision.
+    x.sin() / x * (f64::from(0.54_f32) + f64::from(0.46_f32) * x.cos())
 }
 
 fn cubic(x: f64) -> f64 {

