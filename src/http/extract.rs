@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    const LONG: Duration = Duration::from_secs(3600);
+    const LONG: Duration = Duration::from_hours(1);
 
     fn body_of(pieces: &[&'static [u8]]) -> Body {
         let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, std::io::Error>(Bytes::from_static(piece))).collect();
