@@ -1,6 +1,8 @@
 //! Preprocessing against Pillow and torchvision: `tests/reference/preprocess.py` draws the pictures and works out what has
 //! to come out of them, to the bit.
 
+#![expect(clippy::unwrap_used, reason = "a test whose ground gives way should stop")]
+
 use std::path::PathBuf;
 
 use convoy::preprocess::{PictureLimits, Preprocessor, Recipe, RowMut};
