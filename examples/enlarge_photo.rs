@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let (left, right, across) = neighbours(x, width, from_width);
             let (top, bottom, down) = neighbours(y, height, from_height);
             let grain = noise.next() * GRAIN;
-            for channel in 0..3 {
+            for channel in [0, 1, 2] {
                 let at = |x: usize, y: usize| f32::from(pixels[y * from_width + x][channel]);
                 let upper = at(left, top) * (1.0 - across) + at(right, top) * across;
                 let lower = at(left, bottom) * (1.0 - across) + at(right, bottom) * across;
