@@ -25,7 +25,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     Classify(classify::ClassifyArgs),
     Export(export::ExportArgs),
     Bench(bench::BenchArgs),
