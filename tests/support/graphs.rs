@@ -1,6 +1,5 @@
 //! Small ONNX graphs whose answers can be worked out by hand.
 
-
 use std::path::{Path, PathBuf};
 
 use convoy::onnx::proto::tensor_proto::DataType;
