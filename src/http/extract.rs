@@ -114,7 +114,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
             None => None,
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
                 Ok(version) => Some(version),
-                Err(_) => return Err(Error::not_found(format!("model `{model}` has no version {digits}")).into()),
+                Err(_) => return Err(Error::not_found(format!("the model {model} has no version {digits}")).into()),
             },
             Some(other) => {
                 return Err(Error::not_found(format!("a version is a number, which `{other}` is not")).into());

@@ -51,7 +51,9 @@ pub(super) async fn unload(target: Target) -> HttpError {
 }
 
 fn not_offered(verb: &str, target: &Target) -> HttpError {
-    let message =
-        format!("model `{}` cannot be {verb} over the API: this server loads its models when it starts", target.model);
+    let message = format!(
+        "the model {} cannot be {verb} over the API: this server loads its models when it starts",
+        target.model
+    );
     HttpError(Error::new(ErrorKind::Unimplemented, message))
 }
