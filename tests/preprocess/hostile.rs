@@ -137,9 +137,18 @@ fn a_jpeg_of_endless_scans_is_refused() {
         encoded.extend_from_slice(&whole[last_scan..whole.len() - 2]);
     }
     encoded.extend_from_slice(&[0xFF, 0xD9]);
+    let complaint = "110 scans, the limit is 64";
     let error = refusal(&encoded);
     assert_eq!(error.kind(), ErrorKind::PayloadTooLarge);
-    assert!(error.message().contains("110 scans, the limit is 64"), "{error}");
+    assert!(error.message().contains(complaint), "{error}");
+    // Neither a missing end nor a segment of no length hides them.
+    encoded.truncate(encoded.len() - 2);
+    assert!(refusal(&encoded).message().contains(complaint));
+    encoded.splice(2..2, [0xFF, 0xFE, 0, 0]);
+    assert!(refusal(&encoded).message().contains(complaint));
+    // What follows the end of the picture, a film for instance, is not its own.
+    let film = [0xFF, 0xDA].repeat(100);
+    run(&[whole.as_slice(), &film].concat(), &PictureLimits::default()).unwrap();
 }
 
 #[test]

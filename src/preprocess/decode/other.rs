@@ -2,6 +2,7 @@
 //!
 //! Alpha is dropped without compositing, as Pillow's `convert("RGB")` does, and 16-bit samples give their high byte. For
 //! 16-bit gray Pillow instead clips everything above 255 to white, which no one wants: here it looks as it would in colour.
+//! Where a GIF's first frame leaves part of its screen empty, that is black; in Pillow it has the background's colour.
 
 use std::io::Cursor;
 
