@@ -20,7 +20,7 @@ fn load(path: &Path, providers: Vec<Provider>) -> Result<Graph, Error> {
 /// A picture whose every pixel of channel c is `values[c]`: its channel means are those values.
 fn flat(values: [f32; 3], side: usize) -> Tensor {
     let elements = values.iter().flat_map(|&value| std::iter::repeat_n(value, side * side)).collect();
-    Tensor::from_vec(vec![1, 3, side, side], elements).unwrap()
+    Tensor::from_vec(vec![1, 3, side, side], elements).expect("the shape fits the elements")
 }
 
 #[test]

@@ -144,8 +144,9 @@ impl Graph {
             if !self.providers.contains(&Provider::Cpu) {
                 builder = builder.with_disable_cpu_fallback()?;
             }
+            // The CPU's provider is always there, as the last. Registering it by name would take its arena away.
             builder.with_execution_providers(
-                self.providers.iter().map(|provider| provider.dispatch(device_id)).collect::<Vec<_>>(),
+                self.providers.iter().filter_map(|provider| provider.dispatch(device_id)).collect::<Vec<_>>(),
             )
         })();
         configured.map_err(|error: ort::Error<SessionBuilder>| self.refused(&error))

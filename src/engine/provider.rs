@@ -103,15 +103,14 @@ impl Provider {
         !matches!(self, Self::Cpu)
     }
 
-    /// The provider for ONNX Runtime, on `device_id`. That it cannot be registered is an error there, never a silent fall
-    /// to the CPU.
-    pub(super) fn dispatch(&self, device_id: i32) -> ExecutionProviderDispatch {
+    /// The provider for ONNX Runtime, on `device_id`; `None` for the CPU's, which ONNX Runtime always has. That it cannot be
+    /// registered is an error there, never a silent fall to the CPU.
+    pub(super) fn dispatch(&self, device_id: i32) -> Option<ExecutionProviderDispatch> {
         match self {
-            Self::Cpu => ep::CPU::default().build(),
-            Self::Cuda(options) => options.dispatch(device_id),
-            Self::TensorRt(options) => options.dispatch(device_id),
+            Self::Cpu => None,
+            Self::Cuda(options) => Some(options.dispatch(device_id).error_on_failure()),
+            Self::TensorRt(options) => Some(options.dispatch(device_id).error_on_failure()),
         }
-        .error_on_failure()
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
+use ort::logging::LogLevel;
 
 use crate::error::{Error, Result};
 
@@ -46,6 +47,12 @@ impl Runtime {
             .with_telemetry(false)
             .build()
             .map_err(|error| Error::unavailable(format!("ONNX Runtime did not start: {error}")))?;
+        // ONNX Runtime writes hundreds of lines for each session; making them only to have them filtered costs load time.
+        environment.set_log_level(if tracing::enabled!(target: "ort::logging", tracing::Level::INFO) {
+            LogLevel::Info
+        } else {
+            LogLevel::Warning
+        });
         let runtime = Self { environment, library };
         Ok(LOADED.get_or_init(|| runtime).clone())
     }

@@ -1,4 +1,5 @@
 //! Small ONNX graphs whose answers can be worked out by hand.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ pub(crate) fn channel_means(side: i64, batch: Option<i64>) -> ModelProto {
     model(nodes, Vec::new(), &[batch.unwrap_or(-1), 3, side, side], &[batch.unwrap_or(-1), 3])
 }
 
-/// One 3×3 convolution with `filters` filters, ReLU, global average pooling. Filter k sums the three channels at the centre
+/// One 3×3 convolution with `filters` filters, `Relu`, global average pooling. Filter k sums the three channels at the centre
 /// tap and adds k.
 pub(crate) fn convolutional(side: i64, filters: usize) -> ModelProto {
     let mut weights = vec![0f32; filters * 3 * 9];

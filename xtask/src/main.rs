@@ -4,6 +4,7 @@
 //! compiles in seconds.
 
 mod archive;
+mod bench;
 mod bundle;
 mod ci;
 mod pins;
@@ -27,6 +28,7 @@ Usage: cargo xtask <VERB>
   setup [--gpu]               fetch ONNX Runtime, the weights and the labels, build the server, write the model
   serve [--gpu] [-- ARGS...]  set up, then run the server; ARGS go to `convoy serve`
   test [-- ARGS...]           set up, then run every test; ARGS go to `cargo test`, a filter for instance
+  bench [-- --seconds S]      set up, then measure the server beside its floor; S seconds a measurement
   ci                          fmt, cargo-deny, clippy, rustdoc and every test: what a change must pass
 
 --gpu takes ONNX Runtime's CUDA build instead of the CPU's.
@@ -56,6 +58,7 @@ fn run(arguments: &[String]) -> Result<()> {
         (["serve"], arguments) => serve::serve(Device::Cpu, arguments),
         (["serve", "--gpu"], arguments) => serve::serve(Device::Gpu, arguments),
         (["test"], arguments) => test::test(arguments),
+        (["bench"], arguments) => bench::bench(arguments),
         (["ci"], []) => ci::ci(),
         ([] | ["help" | "-h" | "--help"], []) => {
             println!("{USAGE}");

@@ -73,7 +73,9 @@ fn export(weights: &Path, labels: &Path, folder: &Path, inputs: &str) -> Result<
     progress::step("writing the graph of efficientnet-lite0", || {
         let mut export = Command::new(process::convoy());
         export.current_dir(process::root()).args(["export", "efficientnet-lite0"]);
-        export.arg("--weights").arg(weights).arg("--labels").arg(labels).arg("--output").arg(&model);
+        for (option, path) in [("--weights", weights), ("--labels", labels), ("--output", &model)] {
+            export.arg(option).arg(path.strip_prefix(process::root()).unwrap_or(path));
+        }
         process::run(&mut export)
     })?;
     // Last, so that an export cut short is made again.

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use self::client::{Connection, Target};
 use self::process::Usage;
-use self::report::{Measurement, Report};
+use self::report::{Format, Measurement, Report};
 use crate::engine::Runtime;
 
 /// Load a running server and report throughput, latency and its CPU time
@@ -75,9 +75,9 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     onnxruntime_library: Option<PathBuf>,
 
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
+    /// How the report is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
 }
 
 /// When a load ends.
@@ -109,7 +109,7 @@ pub(super) async fn run(args: &BenchArgs) -> Result<bool> {
         _ => (args.url.clone(), measure_server(args, &pictures, until).await?),
     };
     let report = Report { subject: &subject, measurements: &measurements };
-    report.print(args.json)?;
+    report.print(args.format)?;
     Ok(measurements.iter().all(|measurement| measurement.errors.is_empty()))
 }
 

@@ -5,7 +5,19 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::ValueEnum;
 use serde_json::json;
+
+/// How a report is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Columns for people.
+    Table,
+    /// One object with everything.
+    Json,
+    /// A line of names and a line for each measurement.
+    Csv,
+}
 
 /// What one load saw.
 #[derive(Debug)]
@@ -70,12 +82,12 @@ pub(super) struct Report<'a> {
 
 impl Report<'_> {
     /// Prints the report to stdout, and what failed to stderr.
-    pub(super) fn print(&self, as_json: bool) -> Result<()> {
+    pub(super) fn print(&self, format: Format) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        if as_json {
-            writeln!(out, "{:#}", self.to_json())?;
-        } else {
-            self.print_table(&mut out)?;
+        match format {
+            Format::Table => self.print_table(&mut out)?,
+            Format::Json => writeln!(out, "{:#}", self.to_json())?,
+            Format::Csv => self.print_csv(&mut out)?,
         }
         let mut err = std::io::stderr().lock();
         for measurement in self.measurements {
@@ -109,6 +121,29 @@ impl Report<'_> {
                 measurement.error_count(),
                 optional(measurement.cpu_ms_per_image(), 2),
                 optional(measurement.rss_mib(), 0),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn print_csv(&self, out: &mut impl Write) -> std::io::Result<()> {
+        writeln!(out, "concurrency,images,images_per_s,p50_ms,p90_ms,p99_ms,max_ms,errors,cpu_ms_per_image,rss_mib")?;
+        for measurement in self.measurements {
+            let sorted = sorted_ms(&measurement.latencies);
+            let optional = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.3}"));
+            writeln!(
+                out,
+                "{},{},{:.3},{:.3},{:.3},{:.3},{:.3},{},{},{}",
+                measurement.concurrency,
+                sorted.len(),
+                measurement.throughput(),
+                quantile(&sorted, 0.5),
+                quantile(&sorted, 0.9),
+                quantile(&sorted, 0.99),
+                quantile(&sorted, 1.0),
+                measurement.error_count(),
+                optional(measurement.cpu_ms_per_image()),
+                optional(measurement.rss_mib()),
             )?;
         }
         Ok(())

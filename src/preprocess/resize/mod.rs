@@ -4,9 +4,10 @@
 //! fractional bits and a rounding to 8 bits after each pass. The same is done here, so the result is the same, but nothing
 //! ever holds the whole picture: rows come in as they are decoded, and each row that is complete goes out.
 //!
-//! `taps` says which pixels of a line make which pixel of the result; `stream` applies that. Neither knows where rows come
+//! `taps` says which pixels of a line make which pixel of the result, `passes` computes lines, `stream` lines up the passes. Neither knows where rows come
 //! from or what becomes of them.
 
+mod passes;
 mod stream;
 mod taps;
 

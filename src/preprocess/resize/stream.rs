@@ -2,10 +2,8 @@
 
 use pulp::Arch;
 
-use super::taps::{PRECISION_BITS, Taps};
-
-/// A half, so that the shift after a sum rounds.
-const HALF: i32 = 1 << (PRECISION_BITS - 1);
+use super::passes::{AcrossRows, AlongX};
+use super::taps::Taps;
 
 /// A two-pass resize of a stream of rows of `C` interleaved 8-bit channels: 1, or 4 of which the last is padding, since
 /// pixels of four bytes are what SIMD likes.
@@ -39,7 +37,7 @@ impl<'a, const C: usize> Stream<'a, C> {
             along_x,
             along_y,
             x_first,
-            window: vec![[0; C]; window_width * along_y.longest()],
+            window: vec![[0; C]; window_width * along_y.width()],
             window_width,
             window_left,
             vertical: vec![[0; C]; window_width],
@@ -62,10 +60,10 @@ impl<'a, const C: usize> Stream<'a, C> {
         if y < needed.start {
             return;
         }
-        let capacity = self.window.len() / self.window_width;
+        let capacity = self.along_y.width();
         let slot = &mut self.window[y % capacity * self.window_width..][..self.window_width];
         if self.x_first {
-            self.arch.dispatch(|| horizontal_pass(row, self.along_x, 0, slot));
+            self.arch.dispatch(AlongX { row, left: 0, taps: self.along_x, out: slot });
         } else {
             slot.copy_from_slice(&row[self.window_left..][..self.window_width]);
         }
@@ -76,74 +74,17 @@ impl<'a, const C: usize> Stream<'a, C> {
             if sources.end > y + 1 {
                 return;
             }
-            let rows = sources.map(|y| &self.window[y % capacity * self.window_width..][..self.window_width]);
-            self.arch.dispatch(|| vertical_pass(&rows, weights, self.vertical.as_flattened_mut()));
+            let rows =
+                sources.map(|y| self.window[y % capacity * self.window_width..][..self.window_width].as_flattened());
+            self.arch.dispatch(AcrossRows { rows, weights, out: self.vertical.as_flattened_mut() });
             if self.x_first {
                 emit(index, &self.vertical);
             } else {
-                self.arch.dispatch(|| {
-                    horizontal_pass(&self.vertical, self.along_x, self.window_left, &mut self.horizontal);
-                });
+                let out = &mut self.horizontal;
+                self.arch.dispatch(AlongX { row: &self.vertical, left: self.window_left, taps: self.along_x, out });
                 emit(index, &self.horizontal);
             }
             self.rows_out += 1;
         }
     }
-}
-
-/// One row along x. `row` begins at the source's column `left`.
-#[expect(clippy::inline_always, reason = "only code inlined into the dispatched closure is compiled for its features")]
-#[inline(always)]
-fn horizontal_pass<const C: usize>(row: &[[u8; C]], taps: &Taps, left: usize, out: &mut [[u8; C]]) {
-    for (index, out) in out.iter_mut().enumerate() {
-        let (sources, weights) = taps.get(index);
-        let mut sums = [HALF; C];
-        for (pixel, &weight) in row[sources.start - left..sources.end - left].iter().zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(pixel) {
-                *sum += i32::from(value) * weight;
-            }
-        }
-        *out = sums.map(clip);
-    }
-}
-
-/// One result of the vertical pass: the weighted sum of `rows`, byte by byte.
-#[expect(clippy::inline_always, reason = "only code inlined into the dispatched closure is compiled for its features")]
-#[inline(always)]
-fn vertical_pass<'r, const C: usize>(
-    rows: &(impl Iterator<Item = &'r [[u8; C]]> + Clone),
-    weights: &[i32],
-    out: &mut [u8],
-) {
-    /// As many sums as vector registers hold beside the pixels.
-    const BLOCK: usize = 64;
-    let mut blocks = out.chunks_exact_mut(BLOCK);
-    let mut start = 0;
-    for block in &mut blocks {
-        let mut sums = [HALF; BLOCK];
-        for (row, &weight) in rows.clone().zip(weights) {
-            let values = &row.as_flattened()[start..start + BLOCK];
-            for (sum, &value) in sums.iter_mut().zip(values) {
-                *sum += i32::from(value) * weight;
-            }
-        }
-        for (out, sum) in block.iter_mut().zip(sums) {
-            *out = clip(sum);
-        }
-        start += BLOCK;
-    }
-    for out in blocks.into_remainder() {
-        let mut sum = HALF;
-        for (row, &weight) in rows.clone().zip(weights) {
-            sum += i32::from(row.as_flattened()[start]) * weight;
-        }
-        *out = clip(sum);
-        start += 1;
-    }
-}
-
-#[expect(clippy::inline_always, reason = "only code inlined into the dispatched closure is compiled for its features")]
-#[inline(always)]
-fn clip(sum: i32) -> u8 {
-    (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }

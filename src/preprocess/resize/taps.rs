@@ -23,17 +23,17 @@ pub(in crate::preprocess) struct Line {
     pub(in crate::preprocess) wanted: Range<usize>,
 }
 
-/// For each wanted pixel of the result, the source's pixels that it is made of and their weights.
+/// For each wanted pixel of the result, the source's pixels that it is made of and their weights: as many for each, some
+/// of weight zero, since a fixed number is what compilers unroll.
 #[derive(Debug)]
 pub(in crate::preprocess) struct Taps {
     /// Where each result's source pixels begin.
     first: Vec<usize>,
-    /// How many there are.
-    length: Vec<usize>,
-    /// Their weights in fixed point, `stride` places for each result.
+    /// How many source pixels a result has.
+    width: usize,
+    /// Their weights in fixed point, `width` for each result.
     weights: Vec<i32>,
-    stride: usize,
-    /// Whether the source runs from its end to its beginning.
+    /// Whether the source runs from the result's end to its beginning.
     mirrored: bool,
 }
 
@@ -45,7 +45,11 @@ impl Taps {
             filter => Self::weighted(filter, line),
         };
         if mirrored {
-            taps.mirror(line.input);
+            for first in &mut taps.first {
+                *first = line.input - *first - taps.width;
+            }
+            taps.weights.chunks_exact_mut(taps.width).for_each(<[i32]>::reverse);
+            taps.mirrored = true;
         }
         taps
     }
@@ -61,8 +65,7 @@ impl Taps {
             }
             position += step;
         }
-        let count = first.len();
-        Self { first, length: vec![1; count], weights: vec![1 << PRECISION_BITS; count], stride: 1, mirrored: false }
+        Self { weights: vec![1 << PRECISION_BITS; first.len()], first, width: 1, mirrored: false }
     }
 
     fn weighted(filter: Interpolation, line: &Line) -> Self {
@@ -72,43 +75,30 @@ impl Taps {
         let widening = scale.max(1.0);
         let narrowing = 1.0 / widening;
         let support = radius * widening;
-        let stride = support.ceil() as usize * 2 + 1;
-
-        let count = line.wanted.len();
-        let mut taps = Self {
-            first: Vec::with_capacity(count),
-            length: Vec::with_capacity(count),
-            weights: vec![0; count * stride],
-            stride,
-            mirrored: false,
-        };
-        let mut exact = Vec::with_capacity(stride);
-        for (result, places) in line.wanted.clone().zip(taps.weights.chunks_exact_mut(stride)) {
+        let covered = |result: usize| {
             let center = line.shown.start + (result as f64 + 0.5) * scale;
-            // `as` truncates towards zero and saturates below it, as Pillow's cast and clamp do.
+            // `as` truncates towards zero and stops there, as Pillow's cast and clamp do.
             let first = (center - support + 0.5) as usize;
-            let end = ((center + support + 0.5) as usize).min(line.input);
-            exact.clear();
-            exact.extend((first..end).map(|source| kernel((source as f64 - center + 0.5) * narrowing)));
-            let sum: f64 = exact.iter().sum();
-            for (place, weight) in places.iter_mut().zip(&exact) {
-                let weight = if sum == 0.0 { *weight } else { weight / sum };
-                *place = to_fixed(weight);
-            }
-            taps.first.push(first);
-            taps.length.push(end - first);
-        }
-        taps
-    }
+            (center, first..((center + support + 0.5) as usize).min(line.input))
+        };
 
-    fn mirror(&mut self, input: usize) {
-        for ((first, length), places) in
-            self.first.iter_mut().zip(&self.length).zip(self.weights.chunks_exact_mut(self.stride))
-        {
-            *first = input - *first - length;
-            places[..*length].reverse();
+        let width = line.wanted.clone().map(|result| covered(result).1.len()).max().unwrap_or(0);
+        let mut weights = vec![0; line.wanted.len() * width];
+        let mut exact = Vec::with_capacity(width);
+        let mut first = Vec::with_capacity(line.wanted.len());
+        for (result, places) in line.wanted.clone().zip(weights.chunks_exact_mut(width)) {
+            let (center, sources) = covered(result);
+            exact.clear();
+            exact.extend(sources.clone().map(|source| kernel((source as f64 - center + 0.5) * narrowing)));
+            let sum: f64 = exact.iter().sum();
+            // At the source's end there may be too little left for `width` pixels.
+            let start = sources.start.min(line.input - width);
+            for (place, weight) in places[sources.start - start..].iter_mut().zip(&exact) {
+                *place = to_fixed(if sum == 0.0 { *weight } else { weight / sum });
+            }
+            first.push(start);
         }
-        self.mirrored = true;
+        Self { first, width, weights, mirrored: false }
     }
 
     /// The number of results.
@@ -116,30 +106,31 @@ impl Taps {
         self.first.len()
     }
 
+    /// The number of source pixels that a result is made of.
+    pub(in crate::preprocess) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Where each result's source pixels begin, and the weights of all, [`Self::width`] for each.
+    pub(super) fn all(&self) -> (&[usize], &[i32]) {
+        (&self.first, &self.weights)
+    }
+
     /// The source pixels of result `index`, and as many weights.
-    pub(in crate::preprocess) fn get(&self, index: usize) -> (Range<usize>, &[i32]) {
-        let (first, length) = (self.first[index], self.length[index]);
-        let start = index * self.stride;
-        (first..first + length, &self.weights[start..start + length])
+    pub(super) fn get(&self, index: usize) -> (Range<usize>, &[i32]) {
+        let first = self.first[index];
+        (first..first + self.width, &self.weights[index * self.width..][..self.width])
     }
 
     /// The `nth` result to be complete when the source is read from its beginning.
-    pub(in crate::preprocess) fn in_source_order(&self, nth: usize) -> usize {
+    pub(super) fn in_source_order(&self, nth: usize) -> usize {
         if self.mirrored { self.len() - 1 - nth } else { nth }
     }
 
-    /// The most source pixels that one result is made of.
-    pub(in crate::preprocess) fn longest(&self) -> usize {
-        self.length.iter().copied().max().unwrap_or(0)
-    }
-
     /// The source pixels that any result needs.
-    pub(in crate::preprocess) fn source(&self) -> Range<usize> {
-        if self.len() == 0 {
-            return 0..0;
-        }
-        let [begin, end] = [0, self.len() - 1].map(|nth| self.get(self.in_source_order(nth)).0);
-        begin.start..end.end
+    pub(super) fn source(&self) -> Range<usize> {
+        let [begin, end] = [0, self.len() - 1].map(|nth| self.first[self.in_source_order(nth)]);
+        begin..end + self.width
     }
 }
 

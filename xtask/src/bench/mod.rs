@@ -1,0 +1,159 @@
+//! `cargo xtask bench`: the server beside its floor, on one machine, in one run.
+//!
+//! The floor is decoding, preprocessing and ONNX Runtime in a bare loop, one thread a core. What the server needs beyond
+//! that is its own cost. The machine may be busy with other things, so floor and server take turns, and what counts is their
+//! ratio.
+
+mod server;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+
+use self::server::Server;
+use self::table::{Row, Table};
+use crate::pins::Device;
+use crate::process;
+use crate::progress;
+use crate::setup::{self, Ready};
+
+/// A model to measure, as `convoy export` makes it.
+struct Model {
+    name: &'static str,
+    /// What the server's CPU time for an image may be at concurrency 8, in floors.
+    cpu_target: f64,
+}
+
+const MODELS: [Model; 2] =
+    [Model { name: "efficientnet-lite0", cpu_target: 1.15 }, Model { name: "resnet50", cpu_target: 1.05 }];
+const PICTURES: [(&str, usize, usize); 2] = [("500x375", 500, 375), ("12 megapixels", 4000, 3000)];
+const CONCURRENCIES: [u32; 3] = [1, 8, 32];
+/// The server's throughput at concurrency 8 should be at least this, in floors.
+const THROUGHPUT_TARGET: f64 = 0.93;
+/// Requests after which the server's memory is read, and read again.
+const MEMORY_AFTER: [u64; 2] = [1_000, 10_000];
+const DEFAULT_SECONDS: f64 = 10.0;
+
+/// Measures and prints Markdown tables. `arguments`: `--seconds S` for each measurement.
+///
+/// # Errors
+/// When the set-up fails, or a measurement does.
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    let seconds = match arguments {
+        [] => DEFAULT_SECONDS,
+        [name, seconds] if name == "--seconds" => seconds.parse().context("--seconds takes a number")?,
+        _ => bail!("`cargo xtask bench` takes `-- --seconds S` only"),
+    };
+    let ready = setup::setup(Device::Cpu)?;
+    let folder = process::target().join("bench");
+    let pictures = make_pictures(&ready, &folder)?;
+    let bench = Bench { ready, folder, seconds, cores: thread::available_parallelism().map_or(1, usize::from) };
+    println!("`cargo xtask bench`, {} cores, {seconds} s a measurement\n", bench.cores);
+    for model in &MODELS {
+        let repository = bench.make_repository(model)?;
+        for (label, picture) in &pictures {
+            progress::say(&format!("measuring {} with {label}", model.name));
+            bench.measure(model, &repository, label, picture)?;
+        }
+    }
+    bench.measure_memory(&pictures[0].1)
+}
+
+struct Bench {
+    ready: Ready,
+    folder: PathBuf,
+    seconds: f64,
+    cores: usize,
+}
+
+impl Bench {
+    /// A repository with nothing but this model, so that memory and start-up are its own.
+    fn make_repository(&self, model: &Model) -> Result<PathBuf> {
+        let repository = self.folder.join(model.name);
+        let folder = repository.join(model.name);
+        if folder.join("1/model.onnx").is_file() {
+            return Ok(repository);
+        }
+        if model.name == "efficientnet-lite0" {
+            fs::create_dir_all(folder.join("1"))?;
+            for file in ["config.toml", "labels.txt", "1/model.onnx"] {
+                fs::copy(self.ready.models.join(model.name).join(file), folder.join(file))?;
+            }
+        } else {
+            let mut export = Command::new(process::convoy());
+            export.args(["export", model.name, "--weights", "random:1"]);
+            process::run(export.arg("--output").arg(folder.join("1/model.onnx")))?;
+        }
+        Ok(repository)
+    }
+
+    /// Floor, server, floor: the mean of the two floors stands beside the server.
+    fn measure(&self, model: &Model, repository: &Path, label: &str, picture: &Path) -> Result<()> {
+        let before = self.floor(model, repository, picture)?;
+        let server = Server::start(repository, &self.ready.onnxruntime, &self.folder.join("server.log"))?;
+        let rows = server.load(picture, &CONCURRENCIES, self.seconds)?;
+        let ready_ms = server.ready_ms();
+        server.stop()?;
+        let after = self.floor(model, repository, picture)?;
+        let floor = Row::mean(&before, &after);
+        println!("{} with a JPEG of {label} (ready after {ready_ms:.0} ms)\n", model.name);
+        let table = Table { floor, rows };
+        println!("{table}");
+        println!("{}\n", table.verdict(model.cpu_target, THROUGHPUT_TARGET));
+        Ok(())
+    }
+
+    fn floor(&self, model: &Model, repository: &Path, picture: &Path) -> Result<Row> {
+        let mut floor = Command::new(process::convoy());
+        floor.args(["bench", "--format", "csv", "--floor", "--model", model.name]);
+        floor.args(["--concurrency", &self.cores.to_string(), "--duration-s", &self.seconds.to_string()]);
+        floor.arg("--model-repository").arg(repository).arg("--image").arg(picture);
+        floor.env("ORT_DYLIB_PATH", &self.ready.onnxruntime);
+        let rows = table::parse(&server::output(&mut floor)?)?;
+        rows.into_iter().next().context("the floor has no measurement")
+    }
+
+    fn measure_memory(&self, picture: &Path) -> Result<()> {
+        let repository = self.folder.join(MODELS[0].name);
+        let server = Server::start(&repository, &self.ready.onnxruntime, &self.folder.join("server.log"))?;
+        let mut sizes = Vec::new();
+        let mut sent = 0;
+        for requests in MEMORY_AFTER {
+            progress::say(&format!("measuring memory after {requests} requests"));
+            sizes.push(server.requests(picture, requests - sent)?.rss_mib);
+            sent = requests;
+        }
+        server.stop()?;
+        println!(
+            "Resident memory of {} after {} requests: {:.0} MiB; after {}: {:.0} MiB ({:+.1} %)",
+            MODELS[0].name,
+            MEMORY_AFTER[0],
+            sizes[0],
+            MEMORY_AFTER[1],
+            sizes[1],
+            (sizes[1] / sizes[0] - 1.0) * 100.0
+        );
+        Ok(())
+    }
+}
+
+/// The pictures' labels and files, enlarged from the photograph that the set-up fetched.
+fn make_pictures(ready: &Ready, folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
+    fs::create_dir_all(folder)?;
+    let mut pictures = Vec::new();
+    for (label, width, height) in PICTURES {
+        let path = folder.join(format!("{width}x{height}.jpg"));
+        if !path.is_file() {
+            let mut enlarge = process::cargo();
+            enlarge.args(["run", "--release", "--locked", "--quiet", "--example", "enlarge_photo", "--"]);
+            enlarge.arg(&ready.photo).arg(&path).args([width.to_string(), height.to_string()]);
+            process::run(&mut enlarge)?;
+        }
+        pictures.push((label, path));
+    }
+    Ok(pictures)
+}

@@ -1,0 +1,122 @@
+//! The server under measurement: started as a user would, stopped by SIGTERM.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::table::{self, Row};
+use crate::process;
+
+const START_LIMIT: Duration = Duration::from_mins(1);
+const POLL: Duration = Duration::from_millis(2);
+
+/// A running `convoy serve`. Dropped without [`Server::stop`], it is killed.
+pub(super) struct Server {
+    child: Child,
+    address: SocketAddr,
+    ready_after: Duration,
+}
+
+impl Server {
+    /// Starts the server and waits until it is ready.
+    pub(super) fn start(repository: &Path, onnxruntime: &Path, log: &Path) -> Result<Self> {
+        let log = File::create(log)?;
+        let address = free_address()?;
+        let mut command = Command::new(process::convoy());
+        command.arg("serve").arg("--model-repository").arg(repository);
+        command.args(["--http-address", &address.to_string(), "--metrics-address", &free_address()?.to_string()]);
+        command.env("ORT_DYLIB_PATH", onnxruntime);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let started = Instant::now();
+        let child = command.spawn().context("the server could not be started")?;
+        let mut server = Self { child, address, ready_after: Duration::ZERO };
+        while !is_ready(address) {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("the server ended before it was ready ({status})");
+            }
+            if started.elapsed() > START_LIMIT {
+                bail!("the server was not ready within {} s", START_LIMIT.as_secs());
+            }
+            thread::sleep(POLL);
+        }
+        server.ready_after = started.elapsed();
+        Ok(server)
+    }
+
+    /// From the start of the process to the first positive readiness, in milliseconds.
+    pub(super) fn ready_ms(&self) -> f64 {
+        self.ready_after.as_secs_f64() * 1e3
+    }
+
+    /// One row for each concurrency.
+    pub(super) fn load(&self, picture: &Path, concurrencies: &[u32], seconds: f64) -> Result<Vec<Row>> {
+        let list = concurrencies.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let mut bench = self.bench(picture);
+        bench.args(["--concurrency", &list, "--duration-s", &seconds.to_string()]);
+        table::parse(&output(&mut bench)?)
+    }
+
+    /// Sends so many requests over 8 connections.
+    pub(super) fn requests(&self, picture: &Path, requests: u64) -> Result<Row> {
+        let mut bench = self.bench(picture);
+        bench.args(["--concurrency", "8", "--warmup-s", "0", "--requests", &requests.to_string()]);
+        table::parse(&output(&mut bench)?)?.into_iter().next().context("the load has no measurement")
+    }
+
+    /// Stops the server as an orchestrator does, and holds it to its exit code.
+    pub(super) fn stop(mut self) -> Result<()> {
+        let pid = self.child.id().to_string();
+        process::run(Command::new("kill").args(["-TERM", &pid]))?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("the server did not stop cleanly ({status})");
+        }
+        Ok(())
+    }
+
+    fn bench(&self, picture: &Path) -> Command {
+        let mut bench = Command::new(process::convoy());
+        bench.args(["bench", "--format", "csv", "--url", &format!("http://{}", self.address)]);
+        bench.args(["--pid", &self.child.id().to_string()]);
+        bench.arg("--image").arg(picture);
+        bench
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail once the server has been stopped, which is as it should be.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the command prints, which must succeed.
+pub(super) fn output(command: &mut Command) -> Result<String> {
+    let output = process::capture(command.stderr(Stdio::inherit()))?;
+    if !output.status.success() {
+        bail!("`{}` failed ({})", process::line(command), output.status);
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+fn is_ready(address: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(100))?;
+        stream.write_all(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.starts_with("HTTP/1.1 200"))
+    };
+    ask().unwrap_or(false)
+}

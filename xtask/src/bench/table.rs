@@ -1,0 +1,133 @@
+//! Measurements, read from `convoy bench --format csv` and set beside their floor.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+
+/// One measurement.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    pub(super) concurrency: f64,
+    pub(super) images_per_s: f64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) errors: f64,
+    pub(super) cpu_ms_per_image: f64,
+    pub(super) rss_mib: f64,
+}
+
+impl Row {
+    /// The mean of two measurements of the same thing.
+    pub(super) fn mean(a: &Self, b: &Self) -> Self {
+        let mean = |of: fn(&Self) -> f64| f64::midpoint(of(a), of(b));
+        Self {
+            concurrency: a.concurrency,
+            images_per_s: mean(|row| row.images_per_s),
+            p50_ms: mean(|row| row.p50_ms),
+            p99_ms: mean(|row| row.p99_ms),
+            errors: a.errors + b.errors,
+            cpu_ms_per_image: mean(|row| row.cpu_ms_per_image),
+            rss_mib: mean(|row| row.rss_mib),
+        }
+    }
+}
+
+/// Reads the rows of `convoy bench --format csv`.
+pub(super) fn parse(csv: &str) -> Result<Vec<Row>> {
+    let mut lines = csv.lines();
+    let names: Vec<&str> = lines.next().context("the report is empty")?.split(',').collect();
+    lines
+        .map(|line| {
+            let values: Vec<&str> = line.split(',').collect();
+            let value = |name: &str| {
+                let at = names.iter().position(|other| *other == name);
+                at.and_then(|at| values.get(at)?.parse::<f64>().ok())
+                    .with_context(|| format!("the report has no {name}: {line}"))
+            };
+            Ok(Row {
+                concurrency: value("concurrency")?,
+                images_per_s: value("images_per_s")?,
+                p50_ms: value("p50_ms")?,
+                p99_ms: value("p99_ms")?,
+                errors: value("errors")?,
+                cpu_ms_per_image: value("cpu_ms_per_image")?,
+                rss_mib: value("rss_mib")?,
+            })
+        })
+        .collect()
+}
+
+/// The server's rows beside their floor.
+pub(super) struct Table {
+    pub(super) floor: Row,
+    pub(super) rows: Vec<Row>,
+}
+
+impl Table {
+    /// One sentence: what was to be reached at concurrency 8, and what was.
+    pub(super) fn verdict(&self, cpu_target: f64, throughput_target: f64) -> String {
+        let Some(row) = self.rows.iter().find(|row| (row.concurrency - 8.0).abs() < 0.5) else {
+            return "concurrency 8 was not measured".into();
+        };
+        let cpu = row.cpu_ms_per_image / self.floor.cpu_ms_per_image;
+        let throughput = row.images_per_s / self.floor.images_per_s;
+        let said = |reached: bool| if reached { "reached" } else { "missed" };
+        format!(
+            "At concurrency 8: CPU per image {cpu:.3} of the floor (at most {cpu_target}: {}), throughput {throughput:.3} \
+             (at least {throughput_target}: {}).",
+            said(cpu <= cpu_target),
+            said(throughput >= throughput_target),
+        )
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| | images/s | of floor | p50 ms | p99 ms | CPU ms/image | of floor | RSS MiB | errors |")?;
+        writeln!(f, "|---|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+        let floor = ("floor, one thread a core".to_owned(), &self.floor);
+        let rows = self.rows.iter().map(|row| (format!("server, concurrency {:.0}", row.concurrency), row));
+        for (name, row) in std::iter::once(floor).chain(rows) {
+            writeln!(
+                f,
+                "| {name} | {:.1} | {:.2} | {:.1} | {:.1} | {:.2} | {:.2} | {:.0} | {:.0} |",
+                row.images_per_s,
+                row.images_per_s / self.floor.images_per_s,
+                row.p50_ms,
+                row.p99_ms,
+                row.cpu_ms_per_image,
+                row.cpu_ms_per_image / self.floor.cpu_ms_per_image,
+                row.rss_mib,
+                row.errors,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CSV: &str = "concurrency,images,images_per_s,p50_ms,p90_ms,p99_ms,max_ms,errors,cpu_ms_per_image,rss_mib\n\
+                       8,100,10.0,1.0,2.0,3.0,4.0,0,5.5,100.0\n";
+
+    #[test]
+    fn rows_are_read_by_name() {
+        let rows = parse(CSV).unwrap();
+        assert_eq!(rows.len(), 1);
+        assert!((rows[0].p99_ms - 3.0).abs() < f64::EPSILON);
+        assert!(parse("").is_err());
+        assert!(parse("concurrency,images_per_s\n8,10\n").is_err());
+        assert!(parse(&CSV.replace("5.5", "")).is_err());
+    }
+
+    #[test]
+    fn the_verdict_says_what_was_missed() {
+        let row = parse(CSV).unwrap().remove(0);
+        let floor = Row { images_per_s: 12.0, cpu_ms_per_image: 5.0, ..row.clone() };
+        let verdict = Table { floor, rows: vec![row] }.verdict(1.15, 0.93);
+        assert!(verdict.contains("CPU per image 1.100 of the floor (at most 1.15: reached)"), "{verdict}");
+        assert!(verdict.contains("throughput 0.833 (at least 0.93: missed)"), "{verdict}");
+    }
+}
