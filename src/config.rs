@@ -139,3 +139,70 @@ impl ServerConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    const PAGE: &str = include_str!("../docs/configuration.md");
+
+    fn read(text: &str) -> Result<ServerConfig> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("convoy.toml");
+        std::fs::write(&path, text).unwrap();
+        ServerConfig::read(&path)
+    }
+
+    #[test]
+    fn the_documented_file_is_the_default() {
+        let example = PAGE.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+        assert_eq!(read(example).unwrap(), ServerConfig::default());
+        // Every key is in it, so none can be added without a word on the page.
+        let uncommented = example.replace("# ", "");
+        let keys = |table: &toml::Table| table.values().map(|value| value.as_table().map_or(1, toml::Table::len)).sum();
+        let documented: usize = keys(&uncommented.parse().unwrap());
+        assert_eq!(
+            documented,
+            PAGE.lines().filter(|line| line.starts_with("| `") && line.matches('|').count() == 5).count()
+        );
+        assert_ne!(read(&uncommented).unwrap(), ServerConfig::default());
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_named_with_its_line() {
+        for (text, said) in [
+            ("[http]\nadress = \"\"", "line 2: unknown field `adress`"),
+            ("\n\n[htpp]", "line 3: unknown field `htpp`"),
+            ("[log]\nlevel = 3", "line 2: invalid type: integer `3`, expected a string"),
+            ("[log]\nformat = \"xml\"", "line 2: unknown variant `xml`"),
+            ("[http]\naddress = \"nowhere\"", "line 2: invalid socket address"),
+            ("[limits]\nmax_pictures = -1", "line 2: invalid value"),
+            ("[http\n", "line 1: "),
+        ] {
+            let error = read(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.message().contains(said), "{error}");
+        }
+        assert_eq!(ServerConfig::read(Path::new("/nonexistent")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_by_key() {
+        ServerConfig::default().validate().unwrap();
+        for (text, key) in [
+            ("[http]\nmax_body_bytes = 0", "http.max_body_bytes"),
+            ("[http]\nmax_json_depth = 0", "http.max_json_depth"),
+            ("[http]\nmax_json_depth = 128", "http.max_json_depth"),
+            ("[http]\nidle_timeout_ms = 0", "http.idle_timeout_ms"),
+            ("[http]\nbody_timeout_ms = 0", "http.body_timeout_ms"),
+            ("[http]\nmax_connections = 0", "http.max_connections"),
+            ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
+            ("[limits]\ndecode_threads = 0", "limits.decode_threads"),
+            ("[shutdown]\ngrace_ms = 2\ntimeout_ms = 1", "shutdown.timeout_ms"),
+        ] {
+            let error = read(text).unwrap().validate().unwrap_err();
+            assert!(error.message().contains(key), "{error}");
+        }
+    }
+}

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use convoy::onnx::{ModelProto, write_model};
+use convoy::zoo::builder::GraphBuilder;
+use convoy::zoo::graph::{Conv, Padding, Pool, Value};
 use convoy::zoo::weights::{Checkpoint, Weights, random};
 use convoy::zoo::{ARCHITECTURES, Architecture};
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::TensorRef;
+use safetensors::{Dtype, tensor::TensorView};
 
 /// Of the weights and of the pictures, in `zoo.py` too.
 const SEED: u64 = 7;
@@ -50,22 +53,74 @@ fn batch_norms_that_are_kept_change_nothing() {
 }
 
 #[test]
+fn layers_that_those_networks_lack_equal_pytorchs() {
+    let mut builder = GraphBuilder::new(32);
+    let x = builder.conv("stem", Value::INPUT, Conv::new(8, 3).stride(2).bias());
+    let x = builder.batch_norm("stem_bn", x, 1e-3);
+    let x = builder.relu("relu", x);
+    let x = builder.max_pool("max_pool", x, Pool::new(3, 2).ceil_mode());
+    let wide = Conv { kernel: [1, 7], padding: Padding::Explicit([0, 3, 0, 3]), ..Conv::new(4, 1) };
+    let tall = Conv { kernel: [7, 1], padding: Padding::Explicit([3, 0, 3, 0]), ..Conv::new(4, 1) };
+    let branches = [
+        builder.conv("wide", x, wide.bias()),
+        builder.conv("tall", x, tall),
+        builder.conv("grouped", x, Conv::new(8, 3).padding(1).groups(4).bias()),
+        builder.average_pool("average_pool", x, Pool::new(3, 1).padding(1)),
+    ];
+    let x = builder.concat("concat", &branches);
+    let x = builder.global_average_pool("global_average_pool", x);
+    let x = builder.flatten("flatten", x);
+    let logits_layer = builder.linear("fc", x, 10);
+    let graph = builder.finish(logits_layer);
+    for keep_batch_norm in [false, true] {
+        let model = graph.to_onnx("mixed", &Weights::random(SEED), keep_batch_norm).unwrap();
+        assert_eq!(has_batch_norm(&model), keep_batch_norm);
+        assert_close("mixed", &logits(model, &pictures(32), 32));
+    }
+}
+
+#[test]
+fn a_checkpoint_of_ten_classes_gives_ten_logits() {
+    let architecture = Architecture::find("resnet18").unwrap();
+    let graph = architecture.graph(10);
+    let tensors: Vec<_> = graph
+        .parameters()
+        .map(|parameter| {
+            let values = random::values(SEED, &parameter.key, &parameter.shape);
+            let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+            (parameter, bytes)
+        })
+        .collect();
+    let views = tensors.iter().map(|(parameter, bytes)| {
+        (&parameter.key, TensorView::new(Dtype::F32, parameter.shape.clone(), bytes).unwrap())
+    });
+    let file = safetensors::serialize(views, None).unwrap();
+    let weights = Weights::from_checkpoint(Checkpoint::parse(&file.into()).unwrap(), "ten.safetensors");
+    assert_eq!(architecture.classes(&weights), 10);
+
+    let from_file = logits(architecture.to_onnx(&weights, false).unwrap(), &pictures(224), 224);
+    let from_seed = logits(graph.to_onnx("resnet18", &Weights::random(SEED), false).unwrap(), &pictures(224), 224);
+    assert_eq!(from_file.len(), 20);
+    assert_eq!(from_file, from_seed);
+}
+
+#[test]
 fn the_trained_efficientnet_lite0_equals_its_reference() {
     let path = target().join("checkpoints/efficientnet-lite0/efficientnet-lite0.pth");
     let checkpoint = Checkpoint::read(&path).expect("`cargo xtask setup` fetches the checkpoint");
     let weights = Weights::from_checkpoint(checkpoint, "efficientnet-lite0.pth");
     let model = Architecture::find("efficientnet-lite0").unwrap().to_onnx(&weights, false).unwrap();
-    assert_close("efficientnet-lite0-trained", &logits(model, &pictures(), 2));
+    assert_close("efficientnet-lite0-trained", &logits(model, &pictures(224), 224));
 }
 
 #[test]
 fn a_row_of_a_batch_equals_its_picture_alone() {
     let architecture = Architecture::find("efficientnet-lite0").unwrap();
     let model = architecture.to_onnx(&Weights::random(SEED), false).unwrap();
-    let pictures = pictures();
-    let both = logits(model.clone(), &pictures, 2);
+    let pictures = pictures(224);
+    let both = logits(model.clone(), &pictures, 224);
     for (row, picture) in both.chunks(1000).zip(pictures.chunks(pictures.len() / 2)) {
-        let alone = logits(model.clone(), picture, 1);
+        let alone = logits(model.clone(), picture, 224);
         assert!(row.iter().zip(&alone).all(|(left, right)| (left - right).abs() <= 1e-5), "the rows differ");
     }
 }
@@ -117,8 +172,12 @@ fn another_networks_weights_are_refused_by_name() {
 
 fn assert_equals_golden(name: &str, keep_batch_norm: bool) {
     let model = Architecture::find(name).unwrap().to_onnx(&Weights::random(SEED), keep_batch_norm).unwrap();
-    assert_eq!(model.graph.as_ref().unwrap().node.iter().any(|it| it.op_type == "BatchNormalization"), keep_batch_norm);
-    assert_close(name, &logits(model, &pictures(), 2));
+    assert_eq!(has_batch_norm(&model), keep_batch_norm);
+    assert_close(name, &logits(model, &pictures(224), 224));
+}
+
+fn has_batch_norm(model: &ModelProto) -> bool {
+    model.graph.as_ref().unwrap().node.iter().any(|node| node.op_type == "BatchNormalization")
 }
 
 /// Compares the logits of two pictures with those in the golden `name`.
@@ -135,19 +194,21 @@ fn assert_close(name: &str, logits: &[f32]) {
     assert!(worst <= TOLERANCE * std, "{name} differs by {worst}, where the standard deviation is {std}");
 }
 
-/// Two pictures of noise, `[2, 3, 224, 224]`.
-fn pictures() -> Vec<f32> {
-    random::normal(SEED, "input").take(2 * 3 * 224 * 224).map(|z| z as f32).collect()
+/// Two pictures of noise, `[2, 3, size, size]`.
+fn pictures(size: usize) -> Vec<f32> {
+    random::normal(SEED, "input").take(2 * 3 * size * size).map(|z| z as f32).collect()
 }
 
-fn logits(model: ModelProto, pictures: &[f32], count: usize) -> Vec<f32> {
+/// The logits of `pictures`, `[N, 3, size, size]`, row by row.
+fn logits(model: ModelProto, pictures: &[f32], size: usize) -> Vec<f32> {
     let mut bytes = Vec::new();
     write_model(model, &mut bytes).unwrap();
     let mut session = Session::builder(&ENVIRONMENT).unwrap().commit_from_memory(&bytes).unwrap();
-    let input = TensorRef::from_array_view(([count, 3, 224, 224], pictures)).unwrap();
+    let count = pictures.len() / (3 * size * size);
+    let input = TensorRef::from_array_view(([count, 3, size, size], pictures)).unwrap();
     let outputs = session.run(ort::inputs!["input" => input]).unwrap();
     let (shape, logits) = outputs["logits"].try_extract_tensor::<f32>().unwrap();
-    assert_eq!(**shape, [count as i64, 1000]);
+    assert_eq!(shape[0], count as i64);
     logits.to_vec()
 }
 

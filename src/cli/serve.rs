@@ -132,7 +132,7 @@ options! {
     #[arg(long, env = "CONVOY_LOG_FORMAT", value_enum)]
     log_format: LogFormat => log.format;
 
-    /// Which log events are written: a level, then levels of modules, as in `info,convoy::access=warn` [default: info]
+    /// Which log events are written: a level, then levels of modules, as in `info,convoy::access=warn` [default: info,ort=warn]
     #[arg(long, env = "CONVOY_LOG_LEVEL", value_name = "FILTER")]
     log_level: String => log.level;
 
@@ -193,6 +193,65 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../../docs/configuration.md");
+
+    #[test]
+    fn every_option_is_documented_under_the_name_that_the_rule_gives() {
+        let command = Serve::augment_args(Command::new("serve"));
+        let mut options: Vec<_> = command.get_arguments().map(|argument| argument.get_id().as_str()).collect();
+        options.retain(|option| *option != "config");
+        let documented: Vec<_> = PAGE
+            .lines()
+            .filter(|line| line.matches('|').count() == 5)
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .map(|key| key.replace('.', "_"))
+            .collect();
+        assert_eq!(options, documented);
+        for argument in command.get_arguments() {
+            let name = argument.get_id().as_str();
+            assert_eq!(argument.get_long().unwrap(), name.replace('_', "-"));
+            assert_eq!(argument.get_env().unwrap(), format!("CONVOY_{}", name.to_uppercase()).as_str());
+        }
+    }
+
+    #[test]
+    fn the_defaults_in_the_help_are_the_real_ones() {
+        let default = ServerConfig::default();
+        let help = Serve::augment_args(Command::new("serve")).render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for (option, value) in [
+            ("--model-repository", default.model_repository.display().to_string()),
+            ("--http-address", default.http.address.to_string()),
+            ("--http-max-body-bytes", default.http.max_body_bytes.to_string()),
+            ("--http-max-json-depth", default.http.max_json_depth.to_string()),
+            ("--http-body-timeout-ms", default.http.body_timeout_ms.to_string()),
+            ("--http-idle-timeout-ms", default.http.idle_timeout_ms.to_string()),
+            ("--grpc-address", default.grpc.address.to_string()),
+            ("--grpc-max-message-bytes", default.grpc.max_message_bytes.to_string()),
+            ("--grpc-max-concurrent-streams", default.grpc.max_concurrent_streams.to_string()),
+            ("--grpc-keep-alive-interval-ms", default.grpc.keep_alive_interval_ms.to_string()),
+            ("--grpc-keep-alive-timeout-ms", default.grpc.keep_alive_timeout_ms.to_string()),
+            ("--metrics-address", default.metrics.address.to_string()),
+            ("--limits-max-pictures", default.limits.max_pictures.to_string()),
+            ("--limits-max-pixels", default.limits.max_pixels.to_string()),
+            ("--limits-max-tensor-bytes", default.limits.max_tensor_bytes.to_string()),
+            ("--log-level", default.log.level.clone()),
+            ("--shutdown-grace-ms", default.shutdown.grace_ms.to_string()),
+            ("--shutdown-timeout-ms", default.shutdown.timeout_ms.to_string()),
+        ] {
+            let (_, said) = help.split_once(&format!("{option} <")).unwrap_or_else(|| panic!("{option} in {help}"));
+            let said = said.split("[env:").next().unwrap();
+            assert!(said.contains(&format!("[default: {value}]")), "{option}: {said}");
         }
     }
 }

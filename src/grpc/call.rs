@@ -55,8 +55,8 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
         let digits = std::str::from_utf8(digits).ok().filter(|digits| (1..=8).contains(&digits.len()))?;
         let count: u64 = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
         Some(match unit {
-            b'H' => Duration::from_secs(count * 3600),
-            b'M' => Duration::from_secs(count * 60),
+            b'H' => Duration::from_hours(count),
+            b'M' => Duration::from_mins(count),
             b'S' => Duration::from_secs(count),
             b'm' => Duration::from_millis(count),
             b'u' => Duration::from_micros(count),
@@ -79,9 +79,9 @@ mod tests {
             timeout(&headers)
         };
         for (text, expected) in [
-            ("3H", Duration::from_secs(10_800)),
-            ("99999999H", Duration::from_secs(99_999_999 * 3600)),
-            ("2M", Duration::from_secs(120)),
+            ("3H", Duration::from_hours(3)),
+            ("99999999H", Duration::from_hours(99_999_999)),
+            ("2M", Duration::from_mins(2)),
             ("42S", Duration::from_secs(42)),
             ("100m", Duration::from_millis(100)),
             ("7u", Duration::from_micros(7)),

@@ -55,11 +55,11 @@ impl<T: Message + Name + Default> Decoder for MessageDecoder<T> {
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
         // tonic hands over the message in one piece.
         count_entries(buf.chunk(), nesting(T::NAME), &mut 0)?;
-        T::decode(buf).map(Some).map_err(malformed)
+        T::decode(buf).map(Some).map_err(|error| malformed(&error))
     }
 }
 
-fn malformed(error: DecodeError) -> Status {
+fn malformed(error: &DecodeError) -> Status {
     Status::invalid_argument(format!("the message is not the protobuf that it should be: {error}"))
 }
 
@@ -80,16 +80,16 @@ fn nesting(name: &str) -> &'static Nesting {
 /// Counts the length-delimited fields of `message` into `count`.
 fn count_entries(mut message: &[u8], nesting: &Nesting, count: &mut usize) -> Result<(), Status> {
     while !message.is_empty() {
-        let (field, wire_type) = decode_key(&mut message).map_err(malformed)?;
+        let (field, wire_type) = decode_key(&mut message).map_err(|error| malformed(&error))?;
         if wire_type != WireType::LengthDelimited {
-            skip_field(wire_type, field, &mut message, DecodeContext::default()).map_err(malformed)?;
+            skip_field(wire_type, field, &mut message, DecodeContext::default()).map_err(|error| malformed(&error))?;
             continue;
         }
         *count += 1;
         if *count > MAX_ENTRIES {
             return Err(Status::resource_exhausted(format!("the message has more than {MAX_ENTRIES} entries")));
         }
-        let length = decode_varint(&mut message).map_err(malformed)?;
+        let length = decode_varint(&mut message).map_err(|error| malformed(&error))?;
         let value = usize::try_from(length).ok().and_then(|length| message.split_off(..length)).ok_or_else(|| {
             Status::invalid_argument(format!(
                 "a field of the message says that it has {length} bytes, but {} are left",

@@ -31,7 +31,7 @@ const HEADER_BYTES: u32 = 16 << 10;
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
     http: http2::Builder<TokioExecutor>,
-    max_connections: Option<usize>,
+    limit: Option<usize>,
     routes: Routes,
     observer: Arc<Observer>,
 }
@@ -47,13 +47,13 @@ impl Connections {
             .max_concurrent_streams(config.max_concurrent_streams)
             .keep_alive_interval(Duration::from_millis(config.keep_alive_interval_ms))
             .keep_alive_timeout(Duration::from_millis(config.keep_alive_timeout_ms));
-        Self { http, max_connections: config.max_connections, routes: routes.prepare(), observer: Arc::new(observer) }
+        Self { http, limit: config.max_connections, routes: routes.prepare(), observer: Arc::new(observer) }
     }
 
     /// Serves on `listener` until `stop` completes; then stops accepting, and returns when every call that was accepted has
     /// ended. Dropped before that, it cuts off those that are left.
     pub(super) async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
-        net::serve(listener, self.max_connections, stop, |stream, peer, draining| {
+        net::serve(listener, self.limit, stop, |stream, peer, draining| {
             self.clone().serve_connection(stream, peer, draining)
         })
         .await;

@@ -43,7 +43,7 @@ pub(super) fn status_of(error: &Error, call: &Call) -> Status {
     status
 }
 
-/// A status of tonic's own, under the code that the error table has for it: tonic says OUT_OF_RANGE of a message over the
+/// A status of tonic's own, under the code that the error table has for it: tonic says `OUT_OF_RANGE` of a message over the
 /// limit.
 pub(super) fn corrected(code: Code) -> Code {
     if code == Code::OutOfRange { Code::ResourceExhausted } else { code }

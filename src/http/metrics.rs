@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{Method, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TEXT_FORMAT, TextEncoder};
@@ -55,9 +55,9 @@ impl HttpMetrics {
     }
 
     /// Counts one request. `route` is the route's pattern, never the path: labels must not grow with what clients ask for.
-    pub(super) fn record(&self, method: &Method, route: &str, status: &str, duration: Duration) {
+    pub(super) fn record(&self, method: &Method, route: &str, status: StatusCode, duration: Duration) {
         let method = method_label(method);
-        self.requests.with_label_values(&[method, route, status]).inc();
+        self.requests.with_label_values(&[method, route, status.as_str()]).inc();
         self.durations.with_label_values(&[method, route]).observe(duration.as_secs_f64());
     }
 }
@@ -95,7 +95,7 @@ fn method_label(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, to_bytes};
-    use axum::http::{Request, StatusCode};
+    use axum::http::Request;
     use tower::ServiceExt;
 
     use super::*;
@@ -104,8 +104,13 @@ mod tests {
     async fn what_is_recorded_is_exposed() {
         let registry = Registry::new();
         let metrics = HttpMetrics::register(&registry).unwrap();
-        metrics.record(&Method::POST, "/v1/classify", "200", Duration::from_millis(3));
-        metrics.record(&Method::from_bytes(b"BREW").unwrap(), "/v1/classify", "405", Duration::ZERO);
+        metrics.record(&Method::POST, "/v1/classify", StatusCode::OK, Duration::from_millis(3));
+        metrics.record(
+            &Method::from_bytes(b"BREW").unwrap(),
+            "/v1/classify",
+            StatusCode::METHOD_NOT_ALLOWED,
+            Duration::ZERO,
+        );
         let router = metrics_router(registry);
 
         let response = router.clone().oneshot(Request::get("/metrics").body(Body::empty()).unwrap()).await.unwrap();

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -30,6 +30,9 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 /// Answers smaller than this are sent as they are: compressing them costs more than their few packets.
 const MIN_COMPRESSED_BYTES: u64 = 1024;
+
+/// The status that log and metrics have for a request whose client left before the answer: nginx's number for it.
+const CLIENT_LEFT: u16 = 499;
 
 /// Puts the middleware around `routes`, outermost first: observation, CORS, compression of answers, decompression of requests.
 pub(super) fn wrap(routes: Router, metrics: HttpMetrics, cors: Option<CorsLayer>) -> Router {
@@ -149,18 +152,22 @@ impl<'a> Observation<'a> {
 
     fn finish(&mut self, response: &Response, error: Option<&Error>) {
         self.finished = true;
-        self.record(response.status().as_str(), error.map(Error::message));
+        self.record(response.status(), error.map(Error::message));
     }
 
-    fn record(&self, status: &str, error: Option<&str>) {
+    fn record(&self, status: StatusCode, error: Option<&str>) {
         let duration = self.started.elapsed();
         let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
         self.metrics.record(&self.method, route, status, duration);
+        // Probes come every few seconds for the life of the server, and say something only when they fail.
+        if route.starts_with("/v2/health/") && status.is_success() {
+            return;
+        }
         tracing::info!(
             target: "convoy::access",
             method = %self.method,
             path = self.uri.path(),
-            status,
+            status = status.as_u16(),
             duration_ms = duration.as_micros() as f64 / 1e3,
             request_bytes = self.request_bytes,
             peer = self.peer.map(tracing::field::display),
@@ -173,7 +180,11 @@ impl<'a> Observation<'a> {
 impl Drop for Observation<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            self.record("499", Some("the client left before the answer"));
+            let status = StatusCode::from_u16(CLIENT_LEFT).expect("three digits are a status code");
+            self.record(status, Some("the client left before the answer"));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

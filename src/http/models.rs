@@ -35,7 +35,7 @@ pub(super) async fn show(State(app): AppState, target: Target) -> HttpResult<Res
     }
     let details = all_details(&app)
         .remove(&target.model)
-        .ok_or_else(|| Error::not_found(format!("there is no model `{}`", target.model)))?;
+        .ok_or_else(|| Error::not_found(format!("there is no model called {}", target.model)))?;
     Ok(Json(Answer { ready: details.state == ModelState::Ready.as_str(), details }).into_response())
 }
 

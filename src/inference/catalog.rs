@@ -79,7 +79,7 @@ impl Changes {
             changed = self.models.changed() => changed,
         };
         if changed.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -92,10 +92,11 @@ pub fn parse_version(model: &str, text: &str) -> Result<u64> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Error::not_found(format!("a version is a number, which `{text}` is not")));
     }
-    text.parse().map_err(|_| Error::not_found(format!("model `{model}` has no version {text}")))
+    text.parse().map_err(|_| Error::not_found(format!("the model {model} has no version {text}")))
 }
 
 fn not_offered(verb: &str, model: &str) -> Error {
-    let message = format!("model `{model}` cannot be {verb} over the API: this server loads its models when it starts");
+    let message =
+        format!("the model {model} cannot be {verb} over the API: this server loads its models when it starts");
     Error::new(ErrorKind::Unimplemented, message)
 }

@@ -24,7 +24,7 @@ impl Pictures {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             threads: Arc::new(Semaphore::new(limits.decode_threads.max(1))),
-            limits: PictureLimits { max_pixels: limits.max_pixels, ..PictureLimits::default() },
+            limits: PictureLimits { max_pixels: limits.max_pixels, max_decode_bytes: limits.max_decode_bytes },
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{deadline, outcome};
 use crate::error::Result;
+use crate::preprocess::PictureLimits;
 use crate::repository::Model;
 use crate::scheduler::Permit;
 use crate::telemetry::Outcome;
@@ -21,6 +22,8 @@ pub struct Limits {
     pub max_pictures: usize,
     /// The most pixels of one picture, by its own header. Default: 100 million.
     pub max_pixels: u64,
+    /// The most memory that decoding one picture may take, in bytes. Default: 256 MiB.
+    pub max_decode_bytes: u64,
     /// The most bytes of one input tensor. Default: 64 MiB.
     pub max_tensor_bytes: usize,
     /// How many pictures are decoded at the same time. Default: one for each core.
@@ -29,9 +32,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        let pictures = PictureLimits::default();
         Self {
             max_pictures: 64,
-            max_pixels: 100_000_000,
+            max_pixels: pictures.max_pixels,
+            max_decode_bytes: pictures.max_decode_bytes,
             max_tensor_bytes: 64 << 20,
             decode_threads: std::thread::available_parallelism().map_or(1, usize::from),
         }

@@ -14,7 +14,8 @@ use crate::preprocess::Recipe;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// The most rows in a batch. Default: the graph's batch dimension where it is fixed, else 8.
+    /// The most rows in a batch. Default: the graph's batch dimension where it is fixed, else 4 on a CPU
+    /// and 32 on a GPU.
     pub max_batch_size: Option<usize>,
     /// A text file with one class label a line, beside `config.toml`. Default: `labels.txt` where there is one.
     pub labels: Option<PathBuf>,

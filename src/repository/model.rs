@@ -20,8 +20,11 @@ use crate::scheduler::{Backend, Scheduler, SchedulerOptions};
 use crate::telemetry::Metrics;
 use crate::tensor::{DataType, Tensor, TensorSpec, element_count};
 
-/// The largest batch where neither the graph nor the configuration says one.
-const DEFAULT_MAX_BATCH_SIZE: usize = 8;
+/// The largest batch on the CPU where neither the graph nor the configuration says one. Larger ones save a CPU nothing more,
+/// and cost memory and the latency of whoever waits for the rest of the batch (docs/benchmarks.md).
+const MAX_BATCH_SIZE_ON_CPU: usize = 4;
+/// The same on a GPU, whose kernels want the rows.
+const MAX_BATCH_SIZE_ON_GPU: usize = 32;
 /// Instances on a GPU: one computes while the other copies.
 const INSTANCES_PER_GPU: usize = 2;
 
@@ -95,7 +98,9 @@ impl Model {
                 )));
             }
             (Some(fixed), _) => fixed,
-            (None, configured) => configured.unwrap_or(DEFAULT_MAX_BATCH_SIZE),
+            (None, Some(configured)) => configured,
+            (None, None) if graph.provider().is_gpu() => MAX_BATCH_SIZE_ON_GPU,
+            (None, None) => MAX_BATCH_SIZE_ON_CPU,
         };
 
         let row_shape = preprocessor.row_shape();

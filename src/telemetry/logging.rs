@@ -20,7 +20,8 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_owned() }
+        // ONNX Runtime tells every step of loading a model at `info`.
+        Self { format: LogFormat::Text, level: "info,ort=warn".to_owned() }
     }
 }
 

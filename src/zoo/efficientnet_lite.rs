@@ -1,7 +1,8 @@
 //! EfficientNet-Lite0: EfficientNet-B0 (Tan and Le 2019) without squeeze-and-excitation and with `ReLU6` for swish, so that it
 //! quantises well. From TensorFlow's `efficientnet/lite`; the tensors have the names of `efficientnet-lite-pytorch`.
 
-use super::graph::{Conv, GraphBuilder, Value};
+use super::builder::GraphBuilder;
+use super::graph::{Conv, Value};
 use super::{Architecture, Recipe};
 
 pub(super) const LITE0: Architecture = Architecture {

@@ -99,7 +99,9 @@ impl<'a> Emitter<'a> {
             attribute: attributes,
             ..NodeProto::default()
         });
-        self.onnx.value_info.push(ValueInfoProto::batched(output, OnnxType::Float, BATCH, &layer.shape));
+        if value != self.graph.output() {
+            self.onnx.value_info.push(ValueInfoProto::batched(output, OnnxType::Float, BATCH, &layer.shape));
+        }
         self.names.push(output.to_owned());
         Ok(())
     }

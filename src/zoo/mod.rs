@@ -4,6 +4,7 @@
 //! names that the architecture's reference implementation gives them, torchvision's where it has the architecture.
 //! Nothing here knows how a model is run or served.
 
+pub mod builder;
 mod efficientnet_lite;
 mod emit;
 pub mod graph;
@@ -13,7 +14,8 @@ pub mod weights;
 
 use crate::error::{Error, Result};
 use crate::onnx::ModelProto;
-use graph::{Graph, GraphBuilder, Value};
+use builder::GraphBuilder;
+use graph::{Graph, Value};
 pub use recipe::Recipe;
 use weights::Weights;
 

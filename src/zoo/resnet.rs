@@ -3,7 +3,8 @@
 //! As in torchvision, whose names the tensors have, bottlenecks take their stride in the 3x3 convolution ("v1.5"); the paper
 //! takes it in the first 1x1 convolution.
 
-use super::graph::{Conv, GraphBuilder, Pool, Value};
+use super::builder::GraphBuilder;
+use super::graph::{Conv, Pool, Value};
 use super::{Architecture, Recipe};
 
 pub(super) const RESNET18: Architecture = resnet("resnet18", "ResNet-18", |builder, input, classes| {

@@ -52,7 +52,8 @@ def scene(width, height, seed, noise=1.0):
     picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(picture)
     for _ in range(6):
-        x, y, radius = random.uniform(0, width), random.uniform(0, height), random.uniform(0.02, 0.2) * max(width, height)
+        x, y = random.uniform(0, width), random.uniform(0, height)
+        radius = random.uniform(0.02, 0.2) * max(width, height)
         color = tuple(int(value) for value in random.integers(0, 256, 3))
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color, outline=(0, 0, 0))
     for index in range(0, width // 3, 4):
@@ -149,46 +150,31 @@ def write_rgb_16_bits(path, pixels):
 
 def expect(name, recipe, shape, data_type):
     """The tensor that `recipe` makes of a picture, for a model's input of `shape` without the batch."""
+    layout = recipe.get("layout", "nchw" if data_type != "UINT8" else "nhwc")
+    model = shape[1:] if layout == "nchw" else shape[:2]
+
     picture = Image.open(FOLDER / name)
     if picture.format == "TIFF":
         picture.load()  # turns it upright, whatever one asks
-    full = picture.size
-    interpolation = RESAMPLING[recipe.get("interpolation", "bilinear")]
     if picture.mode == "I;16":
         # The one place where Pillow is not followed: it would clip to 255 what is above it.
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    turned = recipe.get("exif_orientation", True)
-
-    gray = recipe.get("color") == "gray"
-    layout = recipe.get("layout", "nchw" if data_type == "FP32" or data_type == "FP16" else "nhwc")
-    height, width = shape[1:] if layout == "nchw" else shape[:2]
-    resize, crop = recipe.get("resize", "auto"), recipe.get("crop", "auto")
-    crop_height, crop_width = (height, width) if crop == "auto" else (None, None) if crop == "none" else (crop, crop) if isinstance(crop, int) else crop
-
-    orientation = picture.getexif().get(0x0112, 1) if turned else 1
-    size = full[::-1] if orientation >= 5 else full
-    if resize == "auto":
-        resize = round(min(crop_height, crop_width) * 256 / 224)
-    if resize == "none":
-        target = size
-    elif isinstance(resize, int):
-        short, long = min(size), max(size)
-        new_long = int(resize * long / short)
-        target = (resize, new_long) if size[0] <= size[1] else (new_long, resize)
-    else:
-        target = (resize[1], resize[0])
-
+    orientation = picture.getexif().get(0x0112, 1) if recipe.get("exif_orientation", True) else 1
+    sideways = orientation >= 5
+    target = resized_size(picture.size[::-1] if sideways else picture.size, recipe, model)
     box = None
     if recipe.get("decode") == "fast":
-        box = draft(picture, full, target[::-1] if orientation >= 5 else target)
-    mode = picture.convert("L" if gray else "RGB")
-    if turned:
-        mode = ImageOps.exif_transpose(with_orientation(mode, orientation))
-        if box is not None and orientation != 1:
-            box = turn_box(box, orientation, mode.size)
-    resized = mode.resize(target, interpolation, box=box)
-    if crop_height is not None:
-        resized = center_crop(resized, crop_height, crop_width)
+        box = draft(picture, target[::-1] if sideways else target)
+
+    upright = picture.convert("L" if recipe.get("color") == "gray" else "RGB")
+    if orientation != 1:
+        upright.getexif()[0x0112] = orientation
+        upright = ImageOps.exif_transpose(upright)
+        box = box and turn_box(box, orientation, upright.size)
+    resized = upright.resize(target, RESAMPLING[recipe.get("interpolation", "bilinear")], box=box)
+    crop = crop_size(recipe, model)
+    if crop is not None:
+        resized = center_crop(resized, *crop)
 
     pixels = np.asarray(resized).reshape(resized.size[1], resized.size[0], -1)
     if recipe.get("color") == "bgr":
@@ -203,19 +189,39 @@ def expect(name, recipe, shape, data_type):
     return np.ascontiguousarray(pixels)
 
 
-def with_orientation(picture, orientation):
-    picture = picture.copy()
-    picture.getexif()[0x0112] = orientation
-    return picture
+def crop_size(recipe, model):
+    """Height and width of the crop, or None. `model` is what the graph says."""
+    crop = recipe.get("crop", "auto")
+    if crop == "none":
+        return None
+    if crop == "auto":
+        return model
+    return [crop, crop] if isinstance(crop, int) else crop
 
 
-def draft(picture, full, target):
+def resized_size(size, recipe, model):
+    """Width and height that torchvision's Resize gives a picture of `size`."""
+    width, height = size
+    resize = recipe.get("resize", "auto")
+    if resize == "none":
+        return size
+    if isinstance(resize, list):
+        return (resize[1], resize[0])
+    if resize == "auto":
+        resize = round(min(crop_size(recipe, model)) * 256 / 224)
+    if width <= height:
+        return (resize, int(resize * height / width))
+    return (int(resize * width / height), resize)
+
+
+def draft(picture, target):
     """Decodes at 1/2, 1/4 or 1/8 while both sides stay at twice the target; the box of what that shows."""
+    width, height = picture.size
     for share in (8, 4, 2):
-        if full[0] >= 2 * share * target[0] and full[1] >= 2 * share * target[1]:
-            picture.draft(None, (full[0] // share, full[1] // share))
-            assert picture.size == (math.ceil(full[0] / share), math.ceil(full[1] / share)), (picture.size, share)
-            return (0, 0, full[0] / share, full[1] / share)
+        if width >= 2 * share * target[0] and height >= 2 * share * target[1]:
+            picture.draft(None, (width // share, height // share))
+            assert picture.size == (math.ceil(width / share), math.ceil(height / share)), (picture.size, share)
+            return (0, 0, width / share, height / share)
     return None
 
 
@@ -274,7 +280,8 @@ def cases():
         yield "photo_422.jpg", {"interpolation": filter, "color": "gray", **small}, [1, 28, 28], "FP32"
     for orientation in range(1, 9):
         yield f"exif_{orientation}.jpg", small, [3, 28, 28], "FP32"
-        yield f"exif_{orientation}.jpg", {"interpolation": "lanczos", "resize": [41, 57], "crop": "none"}, [41, 57, 3], "UINT8"
+        exact = {"interpolation": "lanczos", "resize": [41, 57], "crop": "none"}
+        yield f"exif_{orientation}.jpg", exact, [41, 57, 3], "UINT8"
         yield f"exif_{orientation}.jpg", {"resize": 70, "crop": [90, 80]}, [3, 90, 80], "FP32"
     for crop in (299, 227, 300, 371, [1, 1], [500, 3], [3, 600]):
         height, width = (crop, crop) if isinstance(crop, int) else crop

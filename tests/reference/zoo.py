@@ -12,6 +12,7 @@ that src/zoo/weights/random.rs documents.
 
 import json
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -67,19 +68,40 @@ def seeded(model):
     return model
 
 
-def logits(model):
-    pictures = normal(SEED, "input", 2 * 3 * 224 * 224).astype(np.float32).reshape(2, 3, 224, 224)
+class Mixed(torch.nn.Module):
+    """What the networks below leave out; `tests/zoo.rs` builds the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 8, 3, stride=2)
+        self.stem_bn = torch.nn.BatchNorm2d(8, eps=1e-3)
+        self.max_pool = torch.nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.wide = torch.nn.Conv2d(8, 4, (1, 7), padding=(0, 3))
+        self.tall = torch.nn.Conv2d(8, 4, (7, 1), padding=(3, 0), bias=False)
+        self.grouped = torch.nn.Conv2d(8, 8, 3, padding=1, groups=4)
+        self.average_pool = torch.nn.AvgPool2d(3, stride=1, padding=1)
+        self.fc = torch.nn.Linear(24, 10)
+
+    def forward(self, x):
+        x = self.max_pool(self.stem_bn(self.stem(x)).relu())
+        x = torch.cat([self.wide(x), self.tall(x), self.grouped(x), self.average_pool(x)], 1)
+        return self.fc(x.mean((2, 3)))
+
+
+def logits(model, size):
+    pictures = normal(SEED, "input", 2 * 3 * size * size).astype(np.float32).reshape(2, 3, size, size)
     with torch.no_grad():
         return model.double().eval()(torch.from_numpy(pictures).double()).numpy()
 
 
-def write_logits(name, model):
-    rows = [[float(f"{value:.9g}") for value in row] for row in logits(model)]
+def write_logits(name, model, size=224):
+    rows = [[float(f"{value:.9g}") for value in row] for row in logits(model, size)]
     (FIXTURES / f"{name}.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n")
     print(name, np.std(rows))
 
 
 def write_networks(checkpoint):
+    write_logits("mixed", seeded(Mixed()), 32)
     for name in ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"]:
         write_logits(name, seeded(getattr(torchvision.models, name)()))
     lite0 = EfficientNet.from_name("efficientnet-lite0")
@@ -109,6 +131,11 @@ def write_checkpoints():
     tensors._metadata = OrderedDict(version=1)
     torch.save(tensors, FIXTURES / "plain.pth")
     torch.save(tensors, FIXTURES / "plain-legacy.pth", _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(FIXTURES / "plain.pth") as plain, zipfile.ZipFile(FIXTURES / "plain-zip64.pth", "w") as wide:
+        # Python moves sizes and offsets over this limit, 2 GiB, into ZIP64 fields.
+        zipfile.ZIP64_LIMIT = 8
+        for entry in plain.infolist():
+            wide.writestr(zipfile.ZipInfo(entry.filename), plain.read(entry))
     parallel = OrderedDict((f"module.{key}", tensor) for key, tensor in tensors.items())
     training = {"epoch": 3, "loss": 0.5, "done": True, "betas": [0.9, 0.99], "state_dict": parallel}
     torch.save(training, FIXTURES / "training.pth")

@@ -55,7 +55,7 @@ fn clippy() -> Result<()> {
 
 fn doc() -> Result<()> {
     let mut doc = process::cargo();
-    doc.args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
+    doc.args(["doc", "--locked", "--workspace", "--no-deps"]);
     process::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
 }
 

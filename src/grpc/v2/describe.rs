@@ -8,7 +8,7 @@ use super::super::proto::inference::repository_index_response::ModelIndex;
 use crate::inference::EXTENSIONS;
 use crate::repository::config::{BatchingConfig, VersionPolicy};
 use crate::repository::layout::MODEL_FILE;
-use crate::repository::{BACKEND, Description, IndexEntry, Model, PLATFORM};
+use crate::repository::{BACKEND, Description, IndexEntry, Model, PLATFORM, TensorDescription};
 use crate::tensor::{DataType, TensorSpec};
 
 /// The server's metadata.
@@ -46,8 +46,8 @@ pub(super) fn index_entry(entry: IndexEntry) -> ModelIndex {
 }
 
 /// A model's configuration.
-pub(super) fn config(model: Description<'_>) -> pb::ModelConfig {
-    let output = |output: &crate::repository::TensorDescription| pb::ModelOutput {
+pub(super) fn config(model: &Description<'_>) -> pb::ModelConfig {
+    let output = |output: &TensorDescription| pb::ModelOutput {
         name: output.name.to_owned(),
         data_type: data_type(output.data_type).into(),
         dims: output.dims.to_vec(),

@@ -118,10 +118,10 @@ pub(super) fn read(body: &Bytes, json_length: Option<usize>, limits: ReadLimits)
     let mut inputs: Vec<(String, Tensor)> = Vec::with_capacity(request.inputs.0.len());
     for input in request.inputs.0 {
         if inputs.iter().any(|(name, _)| *name == input.name) {
-            return Err(Error::invalid(format!("input `{}` is given twice", input.name)));
+            return Err(Error::invalid(format!("input {} is given twice", input.name)));
         }
         let tensor = read_input(&input, &mut binary, limits)
-            .map_err(|error| Error::new(error.kind(), format!("input `{}`: {error}", input.name)))?;
+            .map_err(|error| Error::new(error.kind(), format!("input {}: {error}", input.name)))?;
         inputs.push((input.name, tensor));
     }
     if !binary.rest.is_empty() {
@@ -239,3 +239,6 @@ fn refuse_shared_memory(region: Option<IgnoredAny>) -> Result<()> {
         Some(_) => Err(Error::invalid("shared memory is not offered: send the tensor with the request")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,31 +185,40 @@ fn guarded<T>(work: impl FnOnce() -> io::Result<T>) -> Result<T> {
 /// The number of scans, if libjpeg has to hold the whole picture's coefficients to decode it: when it is progressive, or
 /// its first scan lacks a component.
 ///
-/// libjpeg's safe interface does not tell, so the markers are walked here by its own rules.
+/// libjpeg's safe interface does not tell, so the markers are walked here by its own rules, up to the end of the image:
+/// what telephones append to a picture is none of it.
 fn buffered_scans(encoded: &[u8]) -> Option<usize> {
     let mut rest = encoded.get(2..)?;
-    let mut components = 0;
-    loop {
-        let start = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0x00 | 0xFF))?;
-        let marker = rest[start + 1];
-        rest = &rest[start + 2..];
-        // TEM, RSTn and SOI stand alone; every other marker is followed by a length that counts itself.
-        if matches!(marker, 0x01 | 0xD0..=0xD8) {
-            continue;
-        }
-        let length = usize::from(u16::from_be_bytes(rest.first_chunk().copied()?));
-        let segment = rest.get(2..length)?;
+    let (mut buffered, mut components, mut scans) = (false, 0, 0);
+    while let Some((marker, segment)) = next_segment(&mut rest) {
         match marker {
-            0xC2 => return Some(count_scans(rest)),
-            0xC0 | 0xC1 => components = *segment.get(5)?,
-            0xDA => return (*segment.first()? < components).then(|| count_scans(encoded)),
+            0xC0 | 0xC1 => components = segment.get(5).copied().unwrap_or(0),
+            0xC2 => buffered = true,
+            0xDA => {
+                scans += 1;
+                buffered |= segment.first().is_some_and(|&of_scan| of_scan < components);
+                if !buffered {
+                    return None;
+                }
+            }
+            0xD9 => break,
             _ => {}
         }
-        rest = &rest[length..];
     }
+    buffered.then_some(scans)
 }
 
-/// Start-of-scan markers. Coded data cannot look like one; what else in a segment does is counted too, and only ever a few.
-fn count_scans(bytes: &[u8]) -> usize {
-    bytes.windows(2).filter(|pair| *pair == [0xFF, 0xDA]).count()
+/// The next marker and what belongs to it, skipping coded data and whatever else is none.
+fn next_segment<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let start = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0x00 | 0xFF))?;
+    let (marker, after) = (rest[start + 1], &rest[start + 2..]);
+    // TEM, RSTn, SOI and EOI stand alone; every other marker is followed by a length that counts its own two bytes.
+    if matches!(marker, 0x01 | 0xD0..=0xD9) {
+        *rest = after;
+        return Some((marker, &[]));
+    }
+    let length = usize::from(u16::from_be_bytes(after.first_chunk().copied()?));
+    let (segment, after) = after.split_at_checked(length.max(2))?;
+    *rest = after;
+    Some((marker, &segment[2..]))
 }

@@ -2,6 +2,7 @@
 //!
 //! Alpha is dropped without compositing, as Pillow's `convert("RGB")` does, and 16-bit samples give their high byte. For
 //! 16-bit gray Pillow instead clips everything above 255 to white, which no one wants: here it looks as it would in colour.
+//! Where a GIF's first frame leaves part of its screen empty, that is black; in Pillow it has the background's colour.
 
 use std::io::Cursor;
 
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 pub(super) struct Other<'a> {
     decoder: Box<dyn ImageDecoder + 'a>,
     name: &'static str,
+    max_bytes: u64,
     samples: Samples,
     orientation: Orientation,
 }
@@ -43,7 +45,7 @@ impl<'a> Other<'a> {
         let mut decoder_limits = Limits::no_limits();
         decoder_limits.max_alloc = Some(limits.max_decode_bytes);
         reader.limits(decoder_limits);
-        let mut decoder = reader.into_decoder().map_err(|error| refused(name, error))?;
+        let mut decoder = reader.into_decoder().map_err(|error| refused(name, limits.max_decode_bytes, error))?;
 
         let (width, height) = decoder.dimensions();
         limits.check_size(width.into(), height.into())?;
@@ -69,7 +71,8 @@ impl<'a> Other<'a> {
         };
         // A picture is worth more than its note on how it was held.
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        Ok(Self { decoder: Box::new(decoder), name, samples, orientation })
+        let max_bytes = limits.max_decode_bytes;
+        Ok(Self { decoder: Box::new(decoder), name, max_bytes, samples, orientation })
     }
 
     pub(super) fn size(&self) -> (usize, usize) {
@@ -87,9 +90,9 @@ impl<'a> Other<'a> {
 
     pub(super) fn read(self, mut sink: impl FnMut(Row<'_>)) -> Result<()> {
         let (width, _) = self.size();
-        let Self { decoder, name, samples, .. } = self;
+        let Self { decoder, name, max_bytes, samples, .. } = self;
         let mut buffer = vec![0; decoder.total_bytes() as usize];
-        decoder.read_image_boxed(&mut buffer).map_err(|error| refused(name, error))?;
+        decoder.read_image_boxed(&mut buffer).map_err(|error| refused(name, max_bytes, error))?;
 
         let Samples { channels, bytes } = samples;
         let high = if cfg!(target_endian = "little") { bytes - 1 } else { 0 };
@@ -127,9 +130,11 @@ fn check_chunks(encoded: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn refused(name: &str, error: ImageError) -> Error {
+fn refused(name: &str, max_bytes: u64, error: ImageError) -> Error {
     let refusal = match &error {
-        ImageError::Limits(_) => Error::too_large(format!("decoding the {name} would take more memory than the limit")),
+        ImageError::Limits(_) => {
+            Error::too_large(format!("decoding the {name} would take more memory than the limit of {max_bytes} bytes"))
+        }
         ImageError::Unsupported(_) => {
             Error::unsupported_media(format!("the {name} is of a kind that is not decoded here"))
         }

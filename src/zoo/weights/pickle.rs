@@ -10,7 +10,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::WeightType;
+use super::opcode;
+use super::records::{Global, StorageRecord, TensorRecord};
 use crate::error::{Error, Result};
 
 /// How many opcodes a pickle may have. A tensor takes some 30: this is room for 30,000 tensors.
@@ -33,35 +34,6 @@ pub(super) enum Value {
     Dict(usize),
     Storage(Rc<StorageRecord>),
     Tensor(Rc<TensorRecord>),
-}
-
-/// What a pickle may import.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Global {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Storage(WeightType),
-}
-
-/// A storage that the checkpoint holds beside the pickle.
-#[derive(Debug)]
-pub(super) struct StorageRecord {
-    pub(super) data_type: WeightType,
-    pub(super) key: Rc<str>,
-    /// How many elements the storage has.
-    pub(super) elements: usize,
-    /// Where the old format shares storages: the first element, and how many, of the storage `key`.
-    pub(super) view: Option<(usize, usize)>,
-}
-
-/// A tensor over a storage. `offset` and `strides` count elements.
-#[derive(Debug)]
-pub(super) struct TensorRecord {
-    pub(super) storage: Rc<StorageRecord>,
-    pub(super) offset: usize,
-    pub(super) shape: Vec<usize>,
-    pub(super) strides: Vec<usize>,
 }
 
 /// A pickle that was read.
@@ -118,13 +90,13 @@ impl Machine<'_> {
         loop {
             self.spend(1)?;
             let at = self.position;
-            let [opcode] = self.take()?;
-            if opcode == b'.' {
+            let [code] = self.take()?;
+            if code == opcode::STOP {
                 let root = self.pop()?;
                 let Self { position: length, storages, sequences, dicts, .. } = self;
                 return Ok(Pickle { root, length, storages, sequences, dicts });
             }
-            self.step(opcode, at)?;
+            self.step(code, at)?;
         }
     }
 
@@ -136,102 +108,102 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn step(&mut self, opcode: u8, at: usize) -> Result<()> {
-        match opcode {
-            // PROTO and FRAME say nothing that is needed here.
-            0x80 => self.skip(1)?,
-            0x95 => self.skip(8)?,
-            b'(' => self.marks.push(self.stack.len()),
-            b'N' => self.stack.push(Value::None),
-            0x88 | 0x89 => self.stack.push(Value::Bool),
-            b'J' => self.integer(|machine| Ok(i32::from_le_bytes(machine.take()?).into()))?,
-            b'K' => self.integer(|machine| Ok(u8::from_le_bytes(machine.take()?).into()))?,
-            b'M' => self.integer(|machine| Ok(u16::from_le_bytes(machine.take()?).into()))?,
-            0x8a => self.integer(Self::take_long)?,
-            b'G' => {
+    fn step(&mut self, code: u8, at: usize) -> Result<()> {
+        match code {
+            // These two say nothing that is needed here.
+            opcode::PROTO => self.skip(1)?,
+            opcode::FRAME => self.skip(8)?,
+            opcode::MARK => self.marks.push(self.stack.len()),
+            opcode::NONE => self.stack.push(Value::None),
+            opcode::NEWTRUE | opcode::NEWFALSE => self.stack.push(Value::Bool),
+            opcode::BININT => self.integer(|machine| Ok(i32::from_le_bytes(machine.take()?).into()))?,
+            opcode::BININT1 => self.integer(|machine| Ok(u8::from_le_bytes(machine.take()?).into()))?,
+            opcode::BININT2 => self.integer(|machine| Ok(u16::from_le_bytes(machine.take()?).into()))?,
+            opcode::LONG1 => self.integer(Self::take_long)?,
+            opcode::BINFLOAT => {
                 self.skip(8)?;
                 self.stack.push(Value::Float);
             }
-            b'X' | b'T' => {
+            opcode::BINUNICODE | opcode::BINSTRING => {
                 let length = u32::from_le_bytes(self.take()?);
                 self.text(length as usize)?;
             }
-            0x8c | b'U' => {
+            opcode::SHORT_BINUNICODE | opcode::SHORT_BINSTRING => {
                 let [length] = self.take()?;
                 self.text(length.into())?;
             }
-            b'q' => {
+            opcode::BINPUT => {
                 let [key] = self.take()?;
                 self.memoize(key.into())?;
             }
-            b'r' => {
+            opcode::LONG_BINPUT => {
                 let key = u32::from_le_bytes(self.take()?);
                 self.memoize(key)?;
             }
-            0x94 => self.memoize(self.memo.len() as u32)?,
-            b'h' => {
+            opcode::MEMOIZE => self.memoize(self.memo.len() as u32)?,
+            opcode::BINGET => {
                 let [key] = self.take()?;
                 self.recall(key.into())?;
             }
-            b'j' => {
+            opcode::LONG_BINGET => {
                 let key = u32::from_le_bytes(self.take()?);
                 self.recall(key)?;
             }
-            b')' | b']' => self.push_sequence(vec![]),
-            b'}' => self.push_dict(vec![]),
-            0x85 => self.tuple(1)?,
-            0x86 => self.tuple(2)?,
-            0x87 => self.tuple(3)?,
-            b't' => {
+            opcode::EMPTY_TUPLE | opcode::EMPTY_LIST => self.push_sequence(vec![]),
+            opcode::EMPTY_DICT => self.push_dict(vec![]),
+            opcode::TUPLE1 => self.tuple(1)?,
+            opcode::TUPLE2 => self.tuple(2)?,
+            opcode::TUPLE3 => self.tuple(3)?,
+            opcode::TUPLE => {
                 let elements = self.pop_to_mark()?;
                 self.push_sequence(elements);
             }
-            b'a' => {
+            opcode::APPEND => {
                 let element = self.pop()?;
                 self.append(vec![element])?;
             }
-            b'e' => {
+            opcode::APPENDS => {
                 let elements = self.pop_to_mark()?;
                 self.append(elements)?;
             }
-            b's' => {
+            opcode::SETITEM => {
                 let pair = self.pop_many(2)?;
                 self.set_items(&pair)?;
             }
-            b'u' => {
+            opcode::SETITEMS => {
                 let pairs = self.pop_to_mark()?;
                 self.set_items(&pairs)?;
             }
-            b'c' => {
+            opcode::GLOBAL => {
                 let module = self.take_line()?;
                 let name = self.take_line()?;
-                self.stack.push(Value::Global(global(&module, &name)?));
+                self.stack.push(Value::Global(Global::find(&module, &name)?));
             }
-            0x93 => {
+            opcode::STACK_GLOBAL => {
                 let names = self.pop_many(2)?;
                 let [Value::Text(module), Value::Text(name)] = names.as_slice() else { return Err(malformed(at)) };
-                self.stack.push(Value::Global(global(module, name)?));
+                self.stack.push(Value::Global(Global::find(module, name)?));
             }
-            b'R' => {
+            opcode::REDUCE => {
                 let arguments = self.pop()?;
                 let arguments = self.short_sequence(&arguments)?.to_vec();
                 let Value::Global(function) = self.pop()? else { return Err(malformed(at)) };
                 self.call(function, &arguments)?;
             }
-            b'Q' => {
+            opcode::BINPERSID => {
                 let id = self.pop()?;
                 let storage = Rc::new(self.storage(self.sequence(&id)?)?);
                 self.storages.push(storage.clone());
                 self.stack.push(Value::Storage(storage));
             }
-            // BUILD: the attributes of a dictionary, `_metadata` for instance, are no weights.
-            b'b' => {
+            // The attributes of a dictionary, `_metadata` for instance, are no weights.
+            opcode::BUILD => {
                 self.pop()?;
                 let Some(Value::Dict(_)) = self.stack.last() else { return Err(malformed(at)) };
             }
             _ => {
                 return Err(Error::invalid(format!(
-                    "the pickle has the opcode 0x{opcode:02x} at byte {at}, which is not allowed"
+                    "the pickle has the opcode 0x{code:02x} at byte {at}, which is not allowed"
                 )));
             }
         }
@@ -261,7 +233,7 @@ impl Machine<'_> {
         Ok(line)
     }
 
-    /// LONG1: a length, then a little-endian integer in two's complement.
+    /// A length, then a little-endian integer in two's complement.
     fn take_long(&mut self) -> Result<i64> {
         let at = self.position;
         let [length] = self.take()?;
@@ -431,29 +403,6 @@ impl Machine<'_> {
     fn sizes(&self, value: &Value) -> Result<Vec<usize>> {
         self.short_sequence(value)?.iter().map(|size| self.size(size)).collect()
     }
-}
-
-fn global(module: &str, name: &str) -> Result<Global> {
-    Ok(match (module, name) {
-        ("collections", "OrderedDict") => Global::OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Global::RebuildTensor,
-        ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
-        ("torch", "BoolStorage") => Global::Storage(WeightType::Bool),
-        ("torch", "ByteStorage") => Global::Storage(WeightType::Uint8),
-        ("torch", "CharStorage") => Global::Storage(WeightType::Int8),
-        ("torch", "ShortStorage") => Global::Storage(WeightType::Int16),
-        ("torch", "IntStorage") => Global::Storage(WeightType::Int32),
-        ("torch", "LongStorage") => Global::Storage(WeightType::Int64),
-        ("torch", "HalfStorage") => Global::Storage(WeightType::Fp16),
-        ("torch", "BFloat16Storage") => Global::Storage(WeightType::Bf16),
-        ("torch", "FloatStorage") => Global::Storage(WeightType::Fp32),
-        ("torch", "DoubleStorage") => Global::Storage(WeightType::Fp64),
-        _ => {
-            return Err(Error::invalid(format!(
-                "the pickle asks for {module}.{name}, which is not allowed: save the model's state_dict, not the model"
-            )));
-        }
-    })
 }
 
 fn cut_off() -> Error {

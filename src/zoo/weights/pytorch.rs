@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::WeightTensor;
 use super::archive::Archive;
-use super::pickle::{Pickle, StorageRecord, TensorRecord, Value};
+use super::pickle::{Pickle, Value};
+use super::records::{StorageRecord, TensorRecord};
 use crate::error::{Error, Result};
 use crate::tensor::element_count;
 

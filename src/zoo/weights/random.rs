@@ -12,8 +12,8 @@
 //!    rounded to FP32 once.
 //!
 //! He initialisation has 2 in place of 1.5. It keeps the scale of a plain network, but multiplies that of a residual network
-//! block by block: ResNet-152's logits would reach 10^10. With 1.5 the logits of deep plain and of deep residual networks are
-//! both finite and spread.
+//! block by block. With 1.5 the logits' standard deviation is 0.5 for VGG-16 (4 with 2), 50 for ResNet-50 (1,800) and 4e5 for
+//! ResNet-152 (1e10): finite and spread, though the deepest networks leave FP16's range.
 
 /// The increment of splitmix64: 2^64 divided by the golden ratio.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;

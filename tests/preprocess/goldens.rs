@@ -1,15 +1,13 @@
-//! Preprocessing against Pillow and torchvision: `tests/reference/preprocess.py` draws the pictures and works out what has
-//! to come out of them, to the bit.
-
-#![expect(clippy::unwrap_used, reason = "a test whose ground gives way should stop")]
-
-use std::path::PathBuf;
+//! Against Pillow and torchvision, to the bit: `tests/reference/preprocess.py` draws the pictures and works out what has to
+//! come out of them.
 
 use convoy::preprocess::{PictureLimits, Preprocessor, Recipe, RowMut};
 use convoy::tensor::{DataType, Tensor};
 use half::f16;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+
+use crate::read;
 
 #[derive(Debug, Deserialize)]
 struct Golden {
@@ -19,14 +17,6 @@ struct Golden {
     data_type: DataType,
     sha256: String,
     samples: Vec<f64>,
-}
-
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/preprocess")
-}
-
-fn read(file: &str) -> Vec<u8> {
-    std::fs::read(folder().join(file)).unwrap()
 }
 
 /// A tensor's row of `golden`'s type, and preprocessing into it.

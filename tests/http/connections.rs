@@ -1,0 +1,95 @@
+//! What happens below the requests: limits on connections, and clients that stand still or leave.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use convoy::server::Server;
+use http_body_util::Full;
+use hyper::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::begin_classify;
+use crate::client::{Connection, get};
+use crate::graphs;
+use crate::server::{PLAIN_RECIPE, Repository, config, start};
+
+fn repository() -> Repository {
+    Repository::new().with("means", &graphs::channel_means(2, None), PLAIN_RECIPE, "")
+}
+
+async fn read_all(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_for_further_requests() {
+    let repository = repository();
+    let server = start(config(&repository)).await;
+    let mut connection = Connection::open(&server).await;
+    for path in ["/v2", "/nowhere", "/v2/health/live"] {
+        let request = Request::get(path).header("host", "test").body(Full::new(Bytes::new())).unwrap();
+        connection.send(request).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_over_the_limit_waits_for_a_place() {
+    let repository = repository();
+    let mut config = config(&repository);
+    config.http.max_connections = Some(1);
+    let server = start(config).await;
+    let mut first = Connection::open(&server).await;
+    let request = || Request::get("/v2").header("host", "test").body(Full::new(Bytes::new())).unwrap();
+    assert_eq!(first.send(request()).await.status, 200);
+    let mut second = Connection::open(&server).await;
+    assert!(tokio::time::timeout(Duration::from_millis(200), second.send(request())).await.is_err());
+    drop(first);
+    assert_eq!(get(&server, "/v2").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_head_or_a_body_that_stands_still_is_given_up() {
+    let repository = repository();
+    let mut config = config(&repository);
+    config.http.idle_timeout_ms = 100;
+    config.http.body_timeout_ms = 100;
+    let server = start(config).await;
+
+    for head in ["", "GET /v2 HTTP/1.1\r\nhost: te"] {
+        let mut stream = connect(&server).await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = read_all(&mut stream).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    let mut stream = begin_classify(&server, 10).await;
+    stream.write_all(b"half").await.unwrap();
+    let answer = read_all(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.ends_with(r#"{"error":"the body stood still for 100 ms"}"#), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_request_along() {
+    let repository = repository();
+    let server = start(config(&repository)).await;
+    let mut stream = begin_classify(&server, 10).await;
+    stream.write_all(b"half").await.unwrap();
+    drop(stream);
+    // Counted as soon as the server sees it, whenever that is.
+    loop {
+        let mut stream = TcpStream::connect(server.metrics_address()).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.unwrap();
+        let left = |line: &str| line.contains("/v1/classify") && (line.contains("\"499\"") || line.contains("\"400\""));
+        if read_all(&mut stream).await.lines().any(left) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn connect(server: &Server) -> TcpStream {
+    TcpStream::connect(server.http_address()).await.unwrap()
+}
