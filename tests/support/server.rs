@@ -1,6 +1,8 @@
 //! A server in this process, on free ports, over a repository in a temporary folder; and a client for it.
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use convoy::config::ServerConfig;
@@ -134,6 +136,11 @@ pub(crate) async fn send(
 /// `GET path`.
 pub(crate) async fn get(server: &Server, path: &str) -> Answer {
     send(server, "GET", path, &[], "").await
+}
+
+/// Waits for what must come, but not for ever.
+pub(crate) async fn within_a_minute<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_mins(1), future).await.expect("it has not come within a minute")
 }
 
 /// Sends the head of a classify request with a body of `length` bytes, and waits until the server is reading that body.
