@@ -18,8 +18,8 @@ fn with(change: impl FnOnce(&mut pb::ModelInferRequest)) -> pb::ModelInferReques
     request
 }
 
-fn contents() -> Option<pb::InferTensorContents> {
-    Some(pb::InferTensorContents { fp32_contents: TENSOR.to_vec(), ..Default::default() })
+fn contents() -> pb::InferTensorContents {
+    pb::InferTensorContents { fp32_contents: TENSOR.to_vec(), ..Default::default() }
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn requests_that_do_not_add_up_are_refused_with_the_reason() {
             }),
             "takes one input",
         ),
-        (with(|request| request.inputs[0].contents = contents()), "both raw_input_contents and"),
+        (with(|request| request.inputs[0].contents = Some(contents())), "both raw_input_contents and"),
         // Names.
         (
             with(|request| {
@@ -78,7 +78,7 @@ async fn requests_that_do_not_add_up_are_refused_with_the_reason() {
             with(|request| {
                 request.raw_input_contents.clear();
                 request.inputs[0].datatype = "INT32".into();
-                request.inputs[0].contents = contents();
+                request.inputs[0].contents = Some(contents());
             }),
             "belong into int_contents, not into fp32_contents",
         ),

@@ -1,18 +1,15 @@
 //! `convoy.v1.ImageClassifier`.
 
-use std::time::Duration;
-
 use convoy::grpc::proto::convoy::v1 as pb;
 use convoy::grpc::proto::convoy::v1::classify_stream_response::Result as StreamResult;
 use convoy::grpc::proto::convoy::v1::image_classifier_client::ImageClassifierClient;
 use convoy::server::Server;
 use futures_util::{StreamExt, stream};
-use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::client::channel;
-use crate::server::{PLAIN_RECIPE, Repository, config, png, start};
+use crate::server::{PLAIN_RECIPE, Repository, config, png, start, within_a_minute};
 use crate::{graphs, in_flight, server, until};
 
 async fn client(server: &Server) -> ImageClassifierClient<Channel> {
@@ -107,7 +104,7 @@ async fn a_stream_answers_each_request_as_it_is_done() {
     let mut answers = client.classify_stream(asked).await.unwrap().into_inner();
     let mut seen = Vec::new();
     for _ in 0..3 {
-        let answer = timeout(Duration::from_mins(1), answers.next()).await.unwrap().unwrap().unwrap();
+        let answer = within_a_minute(answers.next()).await.unwrap().unwrap();
         match (&*answer.id, answer.result.unwrap()) {
             ("good", StreamResult::Response(response)) => {
                 assert_eq!(response.predictions[0].classes[0].label.as_deref(), Some("green"));

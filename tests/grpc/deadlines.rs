@@ -1,13 +1,11 @@
 //! Deadlines and cancellation.
 
-use std::time::Duration;
-
 use convoy::grpc::proto::inference::ModelInferRequest;
-use tokio::time::timeout;
 use tonic::Code;
 
 use crate::client::{bytes, client, int, raw};
 use crate::raw::{MODEL_INFER, MODEL_STREAM_INFER, call, frame, open, send};
+use crate::server::within_a_minute;
 use crate::{TENSOR, assert_means, in_flight, requests, server, until};
 
 /// A request that waits for another, with a timeout in microseconds.
@@ -76,7 +74,7 @@ async fn cancelling_a_call_takes_the_request_out_of_the_queue() {
 
     // Were it still queued, it would make a batch with the second, and the third would wait for an hour.
     let pair = async { tokio::join!(second.model_infer(held(None)), third.model_infer(held(None))) };
-    let (second, third) = timeout(Duration::from_mins(1), pair).await.unwrap();
+    let (second, third) = within_a_minute(pair).await;
     assert_means(second.unwrap().get_ref());
     assert_means(third.unwrap().get_ref());
 }

@@ -1,10 +1,7 @@
 //! Health and reflection.
 
-use std::time::Duration;
-
 use convoy::server::Server;
 use futures_util::{StreamExt, stream};
-use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -13,10 +10,8 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::client::channel;
-use crate::server::config;
+use crate::server::{config, within_a_minute};
 use crate::{repository, server};
-
-const LONG: Duration = Duration::from_mins(1);
 
 fn of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.into() }
@@ -27,7 +22,7 @@ async fn check(client: &mut HealthClient<Channel>, service: &str) -> Result<Serv
 }
 
 async fn next(watch: &mut Streaming<HealthCheckResponse>) -> Result<ServingStatus, Code> {
-    let status = timeout(LONG, watch.next()).await.unwrap().unwrap();
+    let status = within_a_minute(watch.next()).await.unwrap();
     status.map(|status| status.status()).map_err(|status| status.code())
 }
 
@@ -62,7 +57,7 @@ async fn health_follows_readiness_and_the_repository() {
     assert_eq!(next(&mut watch).await, Ok(ServingStatus::NotServing));
     assert_eq!(next(&mut watch).await, Err(Code::Unavailable));
     assert_eq!(next(&mut watch_all).await, Ok(ServingStatus::NotServing));
-    timeout(LONG, shutdown).await.unwrap().unwrap();
+    within_a_minute(shutdown).await.unwrap();
 }
 
 #[tokio::test]

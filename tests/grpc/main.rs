@@ -1,8 +1,11 @@
 //! The gRPC interface through a real listener, with the real ONNX Runtime and graphs whose answers can be worked out by hand.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../support/grpc.rs"]
 mod client;
 #[path = "../support/graphs.rs"]
+#[expect(dead_code, reason = "one graph is enough")]
 mod graphs;
 #[path = "../support/server.rs"]
 mod server;

@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use convoy::grpc::proto::inference::ModelInferRequest;
 use futures_util::{StreamExt, stream};
-use tokio::time::timeout;
 use tonic::Code;
 
 use crate::client::{bytes, client, int, raw};
+use crate::server::within_a_minute;
 use crate::{TENSOR, assert_means, in_flight, server, until};
-
-const LONG: Duration = Duration::from_mins(1);
 
 fn request(model: &str) -> ModelInferRequest {
     raw(model, "FP32", &[1, 3, 2, 2], bytes(&TENSOR))
@@ -31,7 +29,7 @@ async fn calls_in_flight_are_answered_and_open_streams_end() {
     assert_means(&answers.next().await.unwrap().unwrap().infer_response.unwrap());
 
     let shutdown = tokio::spawn(server.shutdown());
-    let last = timeout(LONG, answers.next()).await.unwrap().unwrap().unwrap_err();
+    let last = within_a_minute(answers.next()).await.unwrap().unwrap_err();
     assert_eq!((last.code(), last.message()), (Code::Unavailable, "the server is shutting down"));
     // No further connection is taken.
     while tokio::net::TcpStream::connect(address).await.is_ok() {
@@ -40,7 +38,7 @@ async fn calls_in_flight_are_answered_and_open_streams_end() {
     // What waits for a full batch would wait until the shutdown's timeout; it is only then that it is cut off.
     assert!(!shutdown.is_finished());
     waiting.abort();
-    timeout(LONG, shutdown).await.unwrap().unwrap();
+    within_a_minute(shutdown).await.unwrap();
 }
 
 #[tokio::test]
@@ -53,8 +51,8 @@ async fn what_a_stream_has_read_is_answered_before_it_ends() {
     let mut answers = client.model_stream_infer(asked).await.unwrap().into_inner();
     until(&server, &in_flight("held"), 1.0).await;
     let shutdown = tokio::spawn(server.shutdown());
-    let answer = timeout(LONG, answers.next()).await.unwrap().unwrap().unwrap();
+    let answer = within_a_minute(answers.next()).await.unwrap().unwrap();
     assert!(answer.error_message.contains("deadline"), "{answer:?}");
     assert_eq!(answers.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
-    timeout(LONG, shutdown).await.unwrap().unwrap();
+    within_a_minute(shutdown).await.unwrap();
 }

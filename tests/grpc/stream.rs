@@ -10,10 +10,8 @@ use tokio::time::timeout;
 
 use crate::client::{bytes, client, raw};
 use crate::raw::{MODEL_STREAM_INFER, call};
+use crate::server::within_a_minute;
 use crate::{TENSOR, assert_means, in_flight, server, until};
-
-/// Longer than anything here takes.
-const LONG: Duration = Duration::from_mins(1);
 
 fn request(model: &str, id: &str) -> pb::ModelInferRequest {
     pb::ModelInferRequest { id: id.into(), ..raw(model, "FP32", &[1, 3, 2, 2], bytes(&TENSOR)) }
@@ -33,7 +31,7 @@ async fn answers_come_in_the_order_of_requests() {
     let asked =
         stream::iter([request("held", "a"), request("means", "b"), request("held", "c"), request("means", "d")]);
     let answers = client.model_stream_infer(asked).await.unwrap().into_inner();
-    let answers: Vec<_> = timeout(LONG, answers.collect()).await.unwrap();
+    let answers: Vec<_> = within_a_minute(answers.collect()).await;
     let mut ids = Vec::new();
     for answer in answers {
         let answer = answer.unwrap();
@@ -64,7 +62,7 @@ async fn an_error_answers_its_request_and_the_stream_goes_on() {
     ] {
         let id = request.id.clone();
         asked.send(request).await.unwrap();
-        let answer = timeout(LONG, answers.next()).await.unwrap().unwrap().unwrap();
+        let answer = within_a_minute(answers.next()).await.unwrap().unwrap();
         assert!(answer.error_message.starts_with(said), "{answer:?}");
         assert_eq!(answer.error_message.is_empty(), said.is_empty(), "{answer:?}");
         let response = answer.infer_response.unwrap();
@@ -72,7 +70,7 @@ async fn an_error_answers_its_request_and_the_stream_goes_on() {
         assert_eq!(response.outputs.is_empty(), !said.is_empty());
     }
     drop(asked);
-    assert!(timeout(LONG, answers.next()).await.unwrap().is_none());
+    assert!(within_a_minute(answers.next()).await.is_none());
 }
 
 #[tokio::test]
@@ -110,7 +108,7 @@ async fn a_client_that_never_reads_is_held_up_and_holds_up_nobody() {
     // What was read has run, and gave back its places in the queue, though nobody took the answers.
     until(&server, &in_flight("means"), 0.0).await;
     // Another call on the same connection, and on another.
-    assert_means(timeout(LONG, other.model_infer(request("means", "b"))).await.unwrap().unwrap().get_ref());
+    assert_means(within_a_minute(other.model_infer(request("means", "b"))).await.unwrap().get_ref());
     drop(answers);
 }
 

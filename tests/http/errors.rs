@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::client::{Connection, get, send};
 use crate::graphs;
-use crate::server::{PLAIN_RECIPE, Repository, config, png, start};
+use crate::server::{PLAIN_RECIPE, Repository, config, png, start, within_a_minute};
 
 /// `[N, 3, 2, 2]` to the rows of a table of ten that the channel means name. Another mean fails the run.
 fn table() -> ModelProto {
@@ -96,7 +96,7 @@ async fn a_full_queue_is_an_answer_at_once() {
     };
     tokio::select! {
         answer = waiting => panic!("{answer:?}"),
-        () = overloaded => {}
+        () = within_a_minute(overloaded) => {}
     }
 }
 

@@ -1,5 +1,7 @@
 //! The HTTP interface through a real listener, with the real ONNX Runtime and graphs whose answers can be worked out by hand.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../support/http.rs"]
 mod client;
 #[path = "../support/graphs.rs"]

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use crate::begin_classify;
 use crate::client::Connection;
 use crate::graphs;
-use crate::server::{PLAIN_RECIPE, Repository, config, png, start};
+use crate::server::{PLAIN_RECIPE, Repository, config, png, start, within_a_minute};
 
 fn repository() -> Repository {
     Repository::new().with("means", &graphs::channel_means(2, None), PLAIN_RECIPE, "")
@@ -33,8 +33,12 @@ async fn a_request_in_flight_is_answered_and_idle_connections_are_closed() {
     let mut in_flight = begin_classify(&server, picture.len()).await;
     in_flight.write_all(&picture[..20]).await.unwrap();
 
+    // A connection that has not said anything yet must not hold the end up either.
+    let mut silent = TcpStream::connect(address).await.unwrap();
+
     let shutdown = tokio::spawn(server.shutdown());
-    closed(&mut idle).await;
+    within_a_minute(closed(&mut idle)).await;
+    assert_eq!(within_a_minute(silent.read(&mut [0])).await.unwrap(), 0);
     assert!(!shutdown.is_finished());
     // No further connection is taken.
     while TcpStream::connect(address).await.is_ok() {
@@ -42,10 +46,10 @@ async fn a_request_in_flight_is_answered_and_idle_connections_are_closed() {
     }
     in_flight.write_all(&picture[20..]).await.unwrap();
     let mut answer = String::new();
-    in_flight.read_to_string(&mut answer).await.unwrap();
+    within_a_minute(in_flight.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
-    shutdown.await.unwrap();
+    within_a_minute(shutdown).await.unwrap();
 }
 
 #[tokio::test]
@@ -98,7 +102,8 @@ impl Process {
             .unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let mut process = Self { child, log, address: String::new() };
-        process.address = process.wait_for("HTTP listens")["address"].as_str().unwrap().to_owned();
+        let event = process.wait_for("HTTP listens");
+        event["address"].as_str().unwrap().clone_into(&mut process.address);
         process.wait_for("ready");
         process
     }

@@ -1,6 +1,8 @@
 //! A server in this process, on free ports, over a repository in a temporary folder.
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use convoy::config::ServerConfig;
 use convoy::onnx::ModelProto;
@@ -62,6 +64,11 @@ pub(crate) async fn start(config: ServerConfig) -> Server {
     let server = Server::start(config).await.unwrap();
     server.load().await.unwrap();
     server
+}
+
+/// Waits for what must come, but not for ever.
+pub(crate) async fn within_a_minute<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_mins(1), future).await.expect("it has not come within a minute")
 }
 
 /// A PNG of one colour.

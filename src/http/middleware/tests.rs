@@ -1,11 +1,13 @@
 use std::collections::HashSet;
 use std::io::Read as _;
+use std::sync::Mutex;
 
 use axum::body::{Body, to_bytes};
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use prometheus::Registry;
+use serde_json::json;
 use tower::ServiceExt;
 
 use super::*;
@@ -163,4 +165,49 @@ async fn a_client_that_leaves_is_counted_too() {
     assert!(router.oneshot(get_request("/slow", &[])).now_or_never().is_none());
     let text = exposed(&registry);
     assert!(text.contains(r#"route="/slow",status="499"} 1"#), "{text}");
+}
+
+/// Collects the log of the current thread as JSON lines.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn events(&self) -> Vec<serde_json::Value> {
+        let text = self.0.lock().unwrap();
+        text.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+    }
+}
+
+#[tokio::test]
+async fn each_request_has_one_line_and_an_internal_error_its_cause_once() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (router, _) = router(&[]);
+    for path in ["/short?secret=1", "/failing", "/nowhere"] {
+        send(&router, get_request(path, &[("x-request-id", "abc")])).await;
+    }
+
+    let events = log.events();
+    let seen: Vec<_> = events.iter().map(|event| (event["target"].as_str(), event["level"].as_str())).collect();
+    let (access, failure) = ((Some("convoy::access"), Some("INFO")), (Some("convoy::http::middleware"), Some("ERROR")));
+    assert_eq!(seen, [access, failure, access, access], "{events:?}");
+    assert_eq!((&events[0]["path"], &events[0]["status"]), (&json!("/short"), &json!(200)));
+    assert_eq!((&events[0]["method"], &events[0]["id"]), (&json!("GET"), &json!("abc")));
+    assert_eq!(events[1]["error"], json!("the run failed: the secret cause"));
+    assert_eq!(events[1]["span"]["id"], json!("abc"));
+    assert_eq!((&events[2]["status"], &events[2]["error"]), (&json!(500), &json!("the run failed")));
+    assert_eq!((&events[3]["status"], &events[3]["error"]), (&json!(404), &json!("there is nothing at /nowhere")));
 }
