@@ -44,7 +44,7 @@ macro_rules! options {
 }
 
 options! {
-    /// Folder of models: <name>/<version>/model.onnx [default: models]
+    /// Folder of models, `<name>/<version>/model.onnx` [default: models]
     #[arg(long, env = "CONVOY_MODEL_REPOSITORY", value_name = "DIR")]
     model_repository: PathBuf => model_repository;
 
