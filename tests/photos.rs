@@ -1,5 +1,7 @@
 //! The real model on real photographs, over HTTP and on the command line. `cargo xtask test` sets both up.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/graphs.rs"]
 #[expect(dead_code, reason = "the server's support knows test graphs, which are not needed here")]
 mod graphs;
