@@ -100,6 +100,10 @@ options! {
     #[arg(long, env = "CONVOY_LIMITS_MAX_PIXELS", value_name = "COUNT")]
     limits_max_pixels: u64 => limits.max_pixels;
 
+    /// Most memory that decoding one picture may take, in bytes [default: 268435456]
+    #[arg(long, env = "CONVOY_LIMITS_MAX_DECODE_BYTES", value_name = "BYTES")]
+    limits_max_decode_bytes: u64 => limits.max_decode_bytes;
+
     /// Largest input tensor in bytes [default: 67108864]
     #[arg(long, env = "CONVOY_LIMITS_MAX_TENSOR_BYTES", value_name = "BYTES")]
     limits_max_tensor_bytes: usize => limits.max_tensor_bytes;
