@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use crate::client::get;
 use crate::graphs;
-use crate::server::{PLAIN_RECIPE, Repository, config, get, start};
+use crate::server::{PLAIN_RECIPE, Repository, config, start};
 
 #[tokio::test]
 async fn a_models_layers_and_their_costs_are_told() {
