@@ -18,7 +18,8 @@ fn another_alpha_of_lrn_is_noticed() {
 
 #[test]
 fn pools_that_round_down_are_noticed() {
-    for name in ["bvlc_googlenet", "googlenet", "squeezenet1_1", "nin"] {
+    // Not SqueezeNet: in maps of 111, 55 and 27 no window hangs over the end.
+    for name in ["bvlc_googlenet", "googlenet", "nin"] {
         slip(name, false, |node| scale_int(node, "MaxPool", "ceil_mode", |_| 0));
     }
 }
