@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use tracing::{debug, warn};
 
@@ -100,9 +101,13 @@ impl Graph {
     fn share_weights(&mut self) -> Result<()> {
         match SharedWeights::extract(|target| {
             let builder = self.optimising_builder(0)?;
-            let mut builder = builder
+            let builder = builder
                 .with_optimized_model_path(target)
                 .map_err(|error| failed("the optimised graph has no place", &error))?;
+            // It warns that such a file is of use on this machine only, which is where it is read in a moment.
+            let mut builder = builder
+                .with_log_level(LogLevel::Error)
+                .map_err(|error| failed("the log level cannot be set", &error))?;
             builder.commit_from_file(&self.path).map(drop).map_err(|error| self.refused(&error))
         }) {
             Ok(shared) => {
