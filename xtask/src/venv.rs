@@ -39,6 +39,8 @@ pub(crate) fn ensure() -> Result<()> {
         // The list is complete, so nothing has to be resolved, and nothing is compiled. KServe's SDK names a newest Python,
         // which its clients do not need.
         pip.args(["--no-deps", "--only-binary", ":all:", "--ignore-requires-python"]);
+        // pip warns root of breaking the system's packages, which it is not near.
+        pip.env("PIP_ROOT_USER_ACTION", "ignore");
         pip.arg("--target").arg(packages).arg("--requirement").arg(&requirements);
         process::run(&mut pip)?;
         fs::write(&stamp, &made_of).with_context(|| format!("{} could not be written", stamp.display()))
