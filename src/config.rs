@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::grpc::GrpcConfig;
 use crate::http::HttpConfig;
 use crate::inference::Limits;
 use crate::telemetry::LogConfig;
@@ -51,14 +52,6 @@ impl Default for ServerConfig {
             shutdown: ShutdownConfig::default(),
         }
     }
-}
-
-/// The `[grpc]` table. Nothing listens there yet: the address is taken so that set-ups can name it already.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GrpcConfig {
-    /// Where gRPC will listen.
-    pub address: Option<SocketAddr>,
 }
 
 /// The `[metrics]` table.
@@ -127,6 +120,7 @@ impl ServerConfig {
     /// `InvalidArgument` naming the key.
     pub fn validate(&self) -> Result<()> {
         self.http.validate()?;
+        self.grpc.validate()?;
         if self.shutdown.timeout_ms < self.shutdown.grace_ms {
             return Err(Error::invalid(
                 "shutdown.timeout_ms counts from the signal too: it must not be under shutdown.grace_ms",

@@ -3,21 +3,23 @@
 //!
 //! It knows nothing of HTTP or gRPC: the handlers translate their wire forms into the requests below and back.
 
+mod catalog;
 mod outputs;
 mod pictures;
 mod request;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
+use tokio::sync::watch;
 
+pub use self::catalog::{Changes, EXTENSIONS, parse_version};
 use self::pictures::Pictures;
 pub use self::request::{
-    Admission, Class, Classification, ClassifyRequest, InferRequest, InferResponse, Limits, RequestContext,
-    RequestedOutput, Timing,
+    Admission, Class, Classification, ClassifyRequest, DEFAULT_TOP_K, InferRequest, InferResponse, Limits,
+    RequestContext, RequestedOutput, Timing,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::{IndexEntry, Model, ModelState, Repository};
@@ -38,14 +40,16 @@ struct Inner {
     default_model: Option<String>,
     pictures: Pictures,
     /// Set once everything has been loaded, unset when the server drains.
-    ready: AtomicBool,
+    ready: watch::Sender<bool>,
 }
 
 impl Inference {
     /// A facade over `repository`. It is not ready until [`Inference::set_ready`] says so.
     pub fn new(repository: Arc<Repository>, limits: Limits, default_model: Option<String>) -> Self {
         let pictures = Pictures::new(&limits);
-        Self { inner: Arc::new(Inner { repository, limits, default_model, pictures, ready: AtomicBool::new(false) }) }
+        Self {
+            inner: Arc::new(Inner { repository, limits, default_model, pictures, ready: watch::Sender::new(false) }),
+        }
     }
 
     /// The model called `name`, in `version` or, without one, the highest that is ready.
@@ -133,12 +137,12 @@ impl Inference {
 
     /// Whether the server should get traffic: everything loaded (or found unavailable), and not draining.
     pub fn is_ready(&self) -> bool {
-        self.inner.ready.load(Ordering::Acquire)
+        *self.inner.ready.borrow()
     }
 
     /// Says whether the server should get traffic.
     pub fn set_ready(&self, ready: bool) {
-        self.inner.ready.store(ready, Ordering::Release);
+        self.inner.ready.send_replace(ready);
     }
 
     /// The limits that handlers check before they parse.
@@ -151,9 +155,8 @@ impl Inference {
         let requested = outputs::resolve(&model, &request)?;
         let input = single_input(&model, request.inputs)?;
         let (answers, decode) = if input.data_type() == DataType::Bytes && model.input().data_type != DataType::Bytes {
-            let pictures = input.to_byte_strings()?;
-            check_count(&pictures, input.shape(), &self.inner.limits)?;
-            self.run_pictures(admission, pictures).await?
+            check_count(input.len(), input.shape(), &self.inner.limits)?;
+            self.run_pictures(admission, input.to_byte_strings()?).await?
         } else {
             let rows = self.check_tensor(&model, &input)?;
             admission.extend_to(rows)?;
@@ -168,7 +171,8 @@ impl Inference {
         if request.top_k == 0 {
             return Err(Error::invalid("top_k must be at least 1"));
         }
-        check_count(&request.pictures, &[request.pictures.len()], &self.inner.limits)?;
+        let count = request.pictures.len();
+        check_count(count, &[count], &self.inner.limits)?;
         let (answers, decode) = self.run_pictures(admission, request.pictures).await?;
         let predictions = answers
             .iter()
@@ -234,17 +238,16 @@ impl Inference {
     }
 }
 
-fn check_count(pictures: &[Bytes], shape: &[usize], limits: &Limits) -> Result<()> {
+fn check_count(count: usize, shape: &[usize], limits: &Limits) -> Result<()> {
     if shape.len() != 1 && !(shape.len() == 2 && shape[1] == 1) {
         return Err(Error::invalid(format!("encoded pictures take a BYTES tensor of shape [N], not {shape:?}")));
     }
-    if pictures.is_empty() {
+    if count == 0 {
         return Err(Error::invalid("the request has no picture"));
     }
-    if pictures.len() > limits.max_pictures {
+    if count > limits.max_pictures {
         return Err(Error::too_large(format!(
-            "the request has {} pictures, the limit is {}",
-            pictures.len(),
+            "the request has {count} pictures, the limit is {}",
             limits.max_pictures
         )));
     }

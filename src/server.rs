@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::{ServerConfig, ShutdownConfig};
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
+use crate::grpc::Grpc;
 use crate::http::{self, ConnectionOptions};
 use crate::inference::Inference;
 use crate::repository::Repository;
@@ -20,12 +21,14 @@ use crate::telemetry::Metrics;
 #[derive(Debug)]
 pub struct Server {
     http_address: SocketAddr,
+    grpc_address: SocketAddr,
     metrics_address: SocketAddr,
     inference: Inference,
     repository: Arc<Repository>,
     shutdown: ShutdownConfig,
-    stop_http: oneshot::Sender<()>,
+    stop: watch::Sender<bool>,
     http: JoinHandle<()>,
+    grpc: JoinHandle<()>,
     metrics: JoinHandle<()>,
 }
 
@@ -38,10 +41,8 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Self> {
         config.validate()?;
         let (http_listener, http_address) = bind("HTTP", config.http.address).await?;
+        let (grpc_listener, grpc_address) = bind("gRPC", config.grpc.address).await?;
         let (metrics_listener, metrics_address) = bind("metrics", config.metrics.address).await?;
-        if let Some(address) = config.grpc.address {
-            tracing::warn!(%address, "gRPC is not served yet: nothing listens on its address");
-        }
 
         let runtime = Runtime::load(config.onnxruntime_library.as_deref())?;
         let metrics = Metrics::new();
@@ -50,17 +51,28 @@ impl Server {
 
         let options = ConnectionOptions::from(&config.http);
         let router = http::router(inference.clone(), config.http, metrics.registry())?;
-        let (stop_http, http_stopped) = oneshot::channel();
-        let http = tokio::spawn(http::serve(http_listener, router, options, async {
-            // An error says that the server was dropped: then, too, it is over.
-            let _ = http_stopped.await;
-        }));
+        let stop = watch::Sender::new(false);
+        let http = tokio::spawn(http::serve(http_listener, router, options, stopped(stop.subscribe())));
+        let grpc = Grpc::new(&inference, &config.grpc, metrics.registry())?;
+        let grpc = tokio::spawn(grpc.serve(grpc_listener, stopped(stop.subscribe())));
         let router = http::metrics_router(metrics.registry().clone());
         let metrics = tokio::spawn(http::serve(metrics_listener, router, options, std::future::pending()));
         tracing::info!(address = %http_address, "HTTP listens");
+        tracing::info!(address = %grpc_address, "gRPC listens");
         tracing::info!(address = %metrics_address, "metrics listen");
         let shutdown = config.shutdown;
-        Ok(Self { http_address, metrics_address, inference, repository, shutdown, stop_http, http, metrics })
+        Ok(Self {
+            http_address,
+            grpc_address,
+            metrics_address,
+            inference,
+            repository,
+            shutdown,
+            stop,
+            http,
+            grpc,
+            metrics,
+        })
     }
 
     /// Loads every model of the repository; then the server is ready.
@@ -84,6 +96,11 @@ impl Server {
         self.http_address
     }
 
+    /// Where gRPC really listens.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
+    }
+
     /// Where `GET /metrics` really listens.
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics_address
@@ -97,10 +114,11 @@ impl Server {
         tracing::info!(grace_ms = self.shutdown.grace_ms, "draining");
         tokio::time::sleep(self.shutdown.grace()).await;
 
-        // The receiver is gone only if the listener's task is, which the wait below then sees.
-        let _ = self.stop_http.send(());
-        if tokio::time::timeout_at(deadline, &mut self.http).await.is_err() {
+        self.stop.send_replace(true);
+        let ended = async { tokio::join!(&mut self.http, &mut self.grpc) };
+        if tokio::time::timeout_at(deadline, ended).await.is_err() {
             self.http.abort();
+            self.grpc.abort();
             tracing::warn!("the shutdown timeout is over: requests without an answer are cut off");
         }
         let repository = self.repository;
@@ -113,6 +131,11 @@ impl Server {
         self.metrics.abort();
         tracing::info!("stopped");
     }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error says that the server was dropped: then, too, it is over.
+    let _ = stop.wait_for(|&stop| stop).await;
 }
 
 async fn bind(what: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,22 @@ pub enum DataType {
 }
 
 impl DataType {
+    const ALL: [Self; 13] = [
+        Self::Bool,
+        Self::Uint8,
+        Self::Uint16,
+        Self::Uint32,
+        Self::Uint64,
+        Self::Int8,
+        Self::Int16,
+        Self::Int32,
+        Self::Int64,
+        Self::Fp16,
+        Self::Fp32,
+        Self::Fp64,
+        Self::Bytes,
+    ];
+
     /// The size of one element in bytes, or `None` for [`DataType::Bytes`], whose elements differ.
     pub fn size(self) -> Option<usize> {
         match self {
@@ -61,6 +79,17 @@ impl DataType {
             Self::Fp64 => "FP64",
             Self::Bytes => "BYTES",
         }
+    }
+}
+
+impl FromStr for DataType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|data_type| data_type.as_str() == name)
+            .ok_or_else(|| Error::invalid(format!("there is no datatype {name}")))
     }
 }
 
@@ -126,7 +155,7 @@ impl Tensor {
                 }
             }
             None => {
-                let found = split_byte_strings(&bytes)?.len();
+                let found = count_byte_strings(&bytes)?;
                 if found != count {
                     return Err(Error::invalid(format!(
                         "a BYTES tensor of shape {shape:?} takes {count} elements, but {found} were given"
@@ -219,7 +248,7 @@ impl Tensor {
         if self.data_type != DataType::Bytes {
             return Err(Error::invalid(format!("a tensor of BYTES was expected, not of {}", self.data_type)));
         }
-        split_byte_strings(&self.bytes)
+        byte_strings(&self.bytes).map(|element| Ok(self.bytes.slice(element?))).collect()
     }
 
     /// Rows `start..start + count` along the first dimension, sharing this tensor's buffer.
@@ -269,25 +298,32 @@ pub fn element_count(shape: &[usize]) -> Result<usize> {
         .ok_or_else(|| Error::invalid(format!("the shape {shape:?} has more elements than can be counted")))
 }
 
-fn split_byte_strings(bytes: &Bytes) -> Result<Vec<Bytes>> {
-    let mut elements = Vec::new();
+/// The ranges that the elements of a BYTES tensor take in `bytes`. Nothing is allocated: what a length prefix promises, and how
+/// many elements there are, is the client's to say.
+fn byte_strings(bytes: &[u8]) -> impl Iterator<Item = Result<Range<usize>>> {
     let mut offset = 0;
-    while offset < bytes.len() {
-        let Some(prefix) = bytes.get(offset..offset + 4) else {
-            return Err(Error::invalid("a BYTES tensor ends inside an element's length"));
+    std::iter::from_fn(move || {
+        let prefix = bytes.get(offset..).filter(|rest| !rest.is_empty())?;
+        let Some(&prefix) = prefix.first_chunk::<4>() else {
+            offset = bytes.len();
+            return Some(Err(Error::invalid("a BYTES tensor ends inside an element's length")));
         };
-        let length = u32::from_le_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]) as usize;
-        offset += 4;
-        if bytes.len() - offset < length {
-            return Err(Error::invalid(format!(
-                "a BYTES tensor says an element has {length} bytes, but {} are left",
-                bytes.len() - offset
-            )));
+        let length = u32::from_le_bytes(prefix) as usize;
+        let start = offset + 4;
+        let left = bytes.len() - start;
+        if left < length {
+            offset = bytes.len();
+            return Some(Err(Error::invalid(format!(
+                "a BYTES tensor says an element has {length} bytes, but {left} are left"
+            ))));
         }
-        elements.push(bytes.slice(offset..offset + length));
-        offset += length;
-    }
-    Ok(elements)
+        offset = start + length;
+        Some(Ok(start..offset))
+    })
+}
+
+fn count_byte_strings(bytes: &[u8]) -> Result<usize> {
+    byte_strings(bytes).try_fold(0, |count, element| element.map(|_| count + 1))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
     &["scheduler", "preprocess", "postprocess", "zoo"],
     &["engine"],
     &["onnx"],
-    &["telemetry"],
+    &["telemetry", "net"],
     &["tensor"],
     &["error"],
 ];

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/http.rs"]
+#[expect(dead_code, reason = "only what classifying needs")]
+mod client;
 #[path = "support/graphs.rs"]
 #[expect(dead_code, reason = "the server's support knows test graphs, which are not needed here")]
 mod graphs;
@@ -13,10 +16,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use bytes::Bytes;
+use client::{Answer, send};
 use convoy::config::ServerConfig;
 use convoy::server::Server;
 use serde_json::{Value, json};
-use server::{Answer, send, start};
+use server::start;
 
 const MODEL: &str = "efficientnet-lite0";
 const CLASSIFY: &str = "/v1/models/efficientnet-lite0/classify";
@@ -49,6 +53,7 @@ fn photo(name: &str) -> Bytes {
 async fn real_server() -> Server {
     let mut config = ServerConfig { model_repository: root().join("models"), ..ServerConfig::default() };
     config.http.address = "127.0.0.1:0".parse().expect("an address");
+    config.grpc.address = config.http.address;
     config.metrics.address = config.http.address;
     config.shutdown.grace_ms = 0;
     let server = start(config).await;
@@ -151,6 +156,7 @@ async fn the_same_tensor_gives_the_same_logits_in_every_batch_size() {
 async fn more_requests_than_places_are_refused_at_once_and_the_rest_is_answered() {
     let mut config = ServerConfig { model_repository: root().join("models"), ..ServerConfig::default() };
     config.http.address = "127.0.0.1:0".parse().expect("an address");
+    config.grpc.address = config.http.address;
     config.metrics.address = config.http.address;
     config.shutdown.grace_ms = 0;
     let server = start(config).await;

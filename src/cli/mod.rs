@@ -4,7 +4,10 @@
 
 mod bench;
 mod classify;
+mod describe;
 mod export;
+mod list;
+mod pull;
 mod serve;
 
 use std::future::Future;
@@ -28,6 +31,9 @@ enum Command {
     Serve(Box<serve::Serve>),
     Classify(classify::ClassifyArgs),
     Export(export::ExportArgs),
+    Pull(pull::PullArgs),
+    List(list::ListArgs),
+    Describe(describe::DescribeArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -37,6 +43,9 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.run().map(|()| true),
         Command::Classify(args) => block_on(classify::run(&args)),
         Command::Export(args) => export::run(&args).map(|()| true),
+        Command::Pull(args) => pull::run(&args).map(|()| true),
+        Command::List(args) => list::run(&args).map(|()| true),
+        Command::Describe(args) => describe::run(&args).map(|()| true),
         Command::Bench(args) => block_on(bench::run(&args)),
     };
     match complete {

@@ -10,7 +10,7 @@ use crate::config::ServerConfig;
 use crate::server::Server;
 use crate::telemetry::{LogFormat, start_logging};
 
-/// Serve the models of a repository over HTTP
+/// Serve the models of a repository over HTTP and gRPC
 ///
 /// Every option can also be set in the environment and, but for --config, in the configuration file. The command line goes
 /// before the environment, the environment before the file.
@@ -84,9 +84,29 @@ options! {
     #[arg(long, env = "CONVOY_HTTP_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
     http_cors_origins: Vec<String> => http.cors_origins;
 
-    /// Where gRPC will listen. Nothing listens there yet
+    /// Where gRPC listens; port 0 takes a free one [default: 0.0.0.0:8001]
     #[arg(long, env = "CONVOY_GRPC_ADDRESS", value_name = "IP:PORT")]
-    grpc_address: SocketAddr => grpc.address, Some;
+    grpc_address: SocketAddr => grpc.address;
+
+    /// Largest gRPC message in bytes, after decompression [default: 67108864]
+    #[arg(long, env = "CONVOY_GRPC_MAX_MESSAGE_BYTES", value_name = "BYTES")]
+    grpc_max_message_bytes: usize => grpc.max_message_bytes;
+
+    /// How many calls one gRPC connection may have open at once [default: 256]
+    #[arg(long, env = "CONVOY_GRPC_MAX_CONCURRENT_STREAMS", value_name = "COUNT")]
+    grpc_max_concurrent_streams: u32 => grpc.max_concurrent_streams;
+
+    /// How many gRPC connections may be open at once [default: no limit]
+    #[arg(long, env = "CONVOY_GRPC_MAX_CONNECTIONS", value_name = "COUNT")]
+    grpc_max_connections: usize => grpc.max_connections, Some;
+
+    /// After how long a silent gRPC client is asked whether it is still there, in milliseconds [default: 30000]
+    #[arg(long, env = "CONVOY_GRPC_KEEP_ALIVE_INTERVAL_MS", value_name = "MS")]
+    grpc_keep_alive_interval_ms: u64 => grpc.keep_alive_interval_ms;
+
+    /// How long it may take to say so before its connection is closed, in milliseconds [default: 20000]
+    #[arg(long, env = "CONVOY_GRPC_KEEP_ALIVE_TIMEOUT_MS", value_name = "MS")]
+    grpc_keep_alive_timeout_ms: u64 => grpc.keep_alive_timeout_ms;
 
     /// Where GET /metrics listens; port 0 takes a free one [default: 0.0.0.0:8002]
     #[arg(long, env = "CONVOY_METRICS_ADDRESS", value_name = "IP:PORT")]
@@ -220,6 +240,11 @@ mod tests {
             ("--http-max-json-depth", default.http.max_json_depth.to_string()),
             ("--http-body-timeout-ms", default.http.body_timeout_ms.to_string()),
             ("--http-idle-timeout-ms", default.http.idle_timeout_ms.to_string()),
+            ("--grpc-address", default.grpc.address.to_string()),
+            ("--grpc-max-message-bytes", default.grpc.max_message_bytes.to_string()),
+            ("--grpc-max-concurrent-streams", default.grpc.max_concurrent_streams.to_string()),
+            ("--grpc-keep-alive-interval-ms", default.grpc.keep_alive_interval_ms.to_string()),
+            ("--grpc-keep-alive-timeout-ms", default.grpc.keep_alive_timeout_ms.to_string()),
             ("--metrics-address", default.metrics.address.to_string()),
             ("--limits-max-pictures", default.limits.max_pictures.to_string()),
             ("--limits-max-pixels", default.limits.max_pixels.to_string()),

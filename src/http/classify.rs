@@ -18,7 +18,7 @@ use super::json::{self, off_worker};
 use super::tensor_json::read_base64_list;
 use super::{App, AppState};
 use crate::error::{Error, Result};
-use crate::inference::{ClassifyRequest, RequestContext, Timing};
+use crate::inference::{ClassifyRequest, DEFAULT_TOP_K, RequestContext, Timing};
 use crate::repository::Model;
 
 /// The query parameters.
@@ -32,7 +32,7 @@ pub(super) struct Options {
 }
 
 fn default_top_k() -> usize {
-    5
+    DEFAULT_TOP_K
 }
 
 /// `POST /v1/classify`.

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::App;
 use super::error::HttpError;
 use crate::error::{Error, Result};
-use crate::inference::RequestContext;
+use crate::inference::{RequestContext, parse_version};
 
 /// A request's whole body, decompressed, and when it was complete.
 #[derive(Debug)]
@@ -110,16 +110,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
             .await
             .map_err(|rejection| Error::invalid("the path is not percent-encoded UTF-8").with_source(rejection))?;
-        let version = match version {
-            None => None,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
-                Ok(version) => Some(version),
-                Err(_) => return Err(Error::not_found(format!("the model {model} has no version {digits}")).into()),
-            },
-            Some(other) => {
-                return Err(Error::not_found(format!("a version is a number, which `{other}` is not")).into());
-            }
-        };
+        let version = version.map(|version| parse_version(&model, &version)).transpose()?;
         Ok(Self { model, version })
     }
 }

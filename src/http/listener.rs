@@ -1,12 +1,10 @@
-//! The loop that accepts connections and the one that drains them.
+//! A connection that speaks HTTP/1.
 //!
 //! It serves any router: it knows connections, not requests.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,11 +15,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tower::Service;
 
 use super::HttpConfig;
+use crate::net::{self, Draining};
 
 /// How long a connection without a request in progress is kept once draining has begun: time for an answer to be written and
 /// for a head that is on its way. A head that only trickles in must not hold up the end.
@@ -45,60 +43,19 @@ impl From<&HttpConfig> for ConnectionOptions {
 /// Serves `router` on `listener` until `stop` completes; then stops accepting, closes idle connections, and returns when
 /// every request that was accepted has its answer. Dropped before that, it cuts off the connections that are left.
 pub async fn serve(listener: TcpListener, router: Router, options: ConnectionOptions, stop: impl Future<Output = ()>) {
-    let (draining, is_draining) = watch::channel(false);
-    let permits =
-        Arc::new(Semaphore::new(options.max_connections.unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS)));
-    let mut connections = JoinSet::new();
-    let mut stop = pin!(stop);
-    loop {
-        let (stream, peer, permit) = tokio::select! {
-            () = &mut stop => break,
-            // Finished connections are collected as they end, or the set would grow with every one there ever was.
-            Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &permits) => accepted,
-        };
-        let router = router.clone();
-        connections.spawn(serve_connection(stream, peer, permit, router, options, is_draining.clone()));
-    }
-    drop(listener);
-    draining.send_replace(true);
-    while connections.join_next().await.is_some() {}
-}
-
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
-    let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => return (stream, peer, permit),
-            // The client gave up while it waited: its own affair.
-            Err(error) if is_of_the_connection(&error) => {}
-            Err(error) => {
-                // Most likely there are no file descriptors left: one comes free when a connection ends.
-                tracing::error!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-fn is_of_the_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
-    )
+    net::serve(listener, options.max_connections, stop, |stream, peer, draining| {
+        serve_connection(stream, peer, router.clone(), options.idle_timeout, draining)
+    })
+    .await;
 }
 
 async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
-    _permit: OwnedSemaphorePermit,
     router: Router,
-    options: ConnectionOptions,
-    draining: watch::Receiver<bool>,
+    idle_timeout: Duration,
+    mut draining: Draining,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
-    }
     let (in_progress, mut requests) = watch::channel(0usize);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -114,12 +71,12 @@ async fn serve_connection(
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(options.idle_timeout)
+            .header_read_timeout(idle_timeout)
             .serve_connection(TokioIo::new(stream), service)
     );
     let served = tokio::select! {
         served = &mut connection => served,
-        () = drained(draining) => {
+        () = draining.begun() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 served = &mut connection => served,
@@ -158,10 +115,4 @@ async fn without_requests(requests: &mut watch::Receiver<usize>, patience: Durat
             return;
         }
     }
-}
-
-/// Completes when draining begins.
-async fn drained(mut draining: watch::Receiver<bool>) {
-    // An error says that the accept loop is gone, and then there is nothing to wait for either.
-    let _ = draining.wait_for(|&draining| draining).await;
 }

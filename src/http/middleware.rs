@@ -1,15 +1,13 @@
 //! What happens to every request: its id, its log lines and metrics, CORS, and compression both ways.
 
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -25,6 +23,7 @@ use tracing::Instrument;
 use super::error::{HttpError, error_response};
 use super::metrics::HttpMetrics;
 use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::RequestIds;
 
 /// The header that carries a request's id, in both directions.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -39,7 +38,7 @@ const CLIENT_LEFT: u16 = 499;
 pub(super) fn wrap(routes: Router, metrics: HttpMetrics, cors: Option<CorsLayer>) -> Router {
     routes.layer(
         ServiceBuilder::new()
-            .layer(from_fn_with_state(Arc::new(Observer::new(metrics)), observe))
+            .layer(from_fn_with_state(Arc::new(Observer { metrics, ids: RequestIds::new() }), observe))
             .layer(option_layer(cors))
             .layer(
                 CompressionLayer::new()
@@ -88,39 +87,13 @@ pub(super) fn cors(origins: &[String]) -> Result<Option<CorsLayer>> {
 #[derive(Debug)]
 struct Observer {
     metrics: HttpMetrics,
-    /// Tells the ids of this process from those of others.
-    id_prefix: u32,
-    next_id: AtomicU64,
-}
-
-impl Observer {
-    fn new(metrics: HttpMetrics) -> Self {
-        // The hasher's random keys are the standard library's only source of randomness; uniqueness is all that is needed.
-        let id_prefix = RandomState::new().hash_one(std::process::id()) as u32;
-        Self { metrics, id_prefix, next_id: AtomicU64::new(0) }
-    }
-
-    /// The id that the client chose, where it is fit for a log line and a header, or a new one.
-    fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
-        let is_sane = |id: &[u8]| {
-            (1..=128).contains(&id.len())
-                && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte))
-        };
-        match headers.get(REQUEST_ID) {
-            Some(id) if is_sane(id.as_bytes()) => id.clone(),
-            _ => {
-                let number = self.next_id.fetch_add(1, Ordering::Relaxed);
-                HeaderValue::from_str(&format!("{:08x}-{number:08x}", self.id_prefix))
-                    .expect("hexadecimal digits are a header value")
-            }
-        }
-    }
+    ids: RequestIds,
 }
 
 /// Gives the request its id, counts and logs it, and turns a panic into an answer.
 async fn observe(State(observer): State<Arc<Observer>>, request: Request, next: Next) -> Response {
-    let id = observer.request_id(request.headers());
-    let id_text = id.to_str().expect("a request id is visible ASCII").to_owned();
+    let id_text = observer.ids.choose(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
+    let id = HeaderValue::from_str(&id_text).expect("a request id is visible ASCII");
     let mut observation = Observation::new(&observer.metrics, &request, &id_text);
     let span = tracing::error_span!("request", id = %id_text);
 

@@ -4,6 +4,7 @@
 //! It turns wire forms into the requests of [`crate::inference`] and its answers back, and it alone knows HTTP and JSON.
 //! It must not know how a model is found, queued or run, nor that there is a gRPC interface.
 
+mod architecture;
 mod classify;
 mod config;
 mod error;
@@ -51,6 +52,8 @@ pub fn router(inference: Inference, config: HttpConfig, registry: &Registry) -> 
         .route("/v1/models/{model}", get(models::show))
         .route("/v1/models/{model}/classify", post(classify::named_model))
         .route("/v1/models/{model}/versions/{version}/classify", post(classify::named_model))
+        .route("/v1/models/{model}/architecture", get(architecture::show))
+        .route("/v1/models/{model}/versions/{version}/architecture", get(architecture::show))
         .merge(v2::routes())
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::method_not_allowed)

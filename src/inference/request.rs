@@ -173,6 +173,9 @@ pub struct InferResponse {
     pub timing: Timing,
 }
 
+/// How many classes a client gets for each picture that does not say.
+pub const DEFAULT_TOP_K: usize = 5;
+
 /// Pictures to classify.
 #[derive(Debug)]
 pub struct ClassifyRequest {

@@ -3,6 +3,7 @@
 //! It knows folders, configurations and lifecycles; it does not know requests.
 
 pub mod config;
+mod description;
 mod facts;
 mod labels;
 pub mod layout;
@@ -13,9 +14,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::watch;
 use tracing::{error, info};
 
 use self::config::ModelConfig;
+pub use self::description::{BACKEND, Description, PLATFORM, TensorDescription};
 pub use self::model::Model;
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
@@ -67,6 +70,7 @@ pub struct Repository {
     runtime: Runtime,
     metrics: Metrics,
     models: RwLock<BTreeMap<String, Entry>>,
+    changes: watch::Sender<()>,
 }
 
 /// A model: what is known of its versions, or why nothing is.
@@ -86,7 +90,7 @@ enum Version {
 impl Repository {
     /// A repository in which nothing is loaded yet.
     pub fn new(root: impl Into<PathBuf>, runtime: Runtime, metrics: Metrics) -> Self {
-        Self { root: root.into(), runtime, metrics, models: RwLock::default() }
+        Self { root: root.into(), runtime, metrics, models: RwLock::default(), changes: watch::Sender::default() }
     }
 
     /// Loads every model under the root, one after the other. A model that cannot be loaded is unavailable, with a reason;
@@ -224,6 +228,11 @@ impl Repository {
         index
     }
 
+    /// Sees every change of a model's state.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     /// Has every model finish what is queued and end its instances. Blocks.
     pub fn close(&self) {
         for model in self.ready() {
@@ -242,6 +251,8 @@ impl Repository {
     fn change(&self, name: &str, change: impl FnOnce(&mut Entry)) {
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
         change(models.entry(name.to_owned()).or_default());
+        drop(models);
+        self.changes.send_replace(());
     }
 }
 

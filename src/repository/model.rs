@@ -19,6 +19,7 @@ use crate::scheduler::statistics::Statistics;
 use crate::scheduler::{Backend, Scheduler, SchedulerOptions};
 use crate::telemetry::Metrics;
 use crate::tensor::{DataType, Tensor, TensorSpec, element_count};
+use crate::zoo::describe::Description;
 
 /// The largest batch on the CPU where neither the graph nor the configuration says one. Larger ones save a CPU nothing more,
 /// and cost memory and the latency of whoever waits for the rest of the batch (docs/benchmarks.md).
@@ -43,6 +44,7 @@ pub struct Model {
     scores: Scores,
     labels: Vec<Arc<str>>,
     provider: &'static str,
+    description: Description,
     preprocessor: Arc<Preprocessor>,
     scheduler: Scheduler,
 }
@@ -98,10 +100,9 @@ impl Model {
                 Some(_) => in_config(error.message().to_owned()),
                 None => error,
             })?;
-        let scores = match config.scores {
-            Some(scores) => scores,
-            None => facts::scores(&path, &outputs[class_output].name)?,
-        };
+        let row_shape = preprocessor.row_shape();
+        let facts = facts::read(&path, &outputs[class_output].name, row_shape)?;
+        let scores = config.scores.unwrap_or(facts.scores);
         let max_batch_size = match (fixed_batch, config.max_batch_size) {
             (Some(fixed), Some(configured)) if configured != fixed => {
                 return Err(in_config(format!(
@@ -114,7 +115,6 @@ impl Model {
             (None, None) => MAX_BATCH_SIZE_ON_CPU,
         };
 
-        let row_shape = preprocessor.row_shape();
         check_batch_bytes(max_batch_size, row_shape, input.data_type).map_err(in_file)?;
         let mut row_time = Duration::ZERO;
         for session in &mut sessions {
@@ -161,6 +161,7 @@ impl Model {
             scores,
             labels,
             provider,
+            description: facts.description,
             preprocessor: Arc::new(preprocessor),
             scheduler,
         })
@@ -214,6 +215,11 @@ impl Model {
     /// The execution provider that really runs it: `"cpu"`, `"cuda"` or `"tensorrt"`.
     pub fn provider(&self) -> &'static str {
         self.provider
+    }
+
+    /// What its layers cost.
+    pub fn description(&self) -> &Description {
+        &self.description
     }
 
     /// What makes input rows of pictures.

@@ -2,6 +2,8 @@
 
 mod logging;
 mod metrics;
+mod request_id;
 
 pub use logging::{LogConfig, LogFormat, start_logging};
 pub use metrics::{BatchTimes, Metrics, ModelMetrics, Outcome};
+pub use request_id::RequestIds;

@@ -5,8 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use convoy::server::Server;
 use serde_json::{Value, json};
 
+use crate::client::{get, send};
 use crate::graphs;
-use crate::server::{PLAIN_RECIPE, Repository, config, get, png, send, start};
+use crate::server::{PLAIN_RECIPE, Repository, config, png, start};
 
 const PATH: &str = "/v1/models/means/classify";
 

@@ -9,8 +9,10 @@ use hyper::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::begin_classify;
+use crate::client::{Connection, get};
 use crate::graphs;
-use crate::server::{Connection, PLAIN_RECIPE, Repository, begin_classify, config, get, start, within_a_minute};
+use crate::server::{PLAIN_RECIPE, Repository, config, start, within_a_minute};
 
 fn repository() -> Repository {
     Repository::new().with("means", &graphs::channel_means(2, None), PLAIN_RECIPE, "")

@@ -9,8 +9,9 @@ use http_body_util::Full;
 use hyper::Request;
 use serde_json::json;
 
+use crate::client::{Connection, get, send};
 use crate::graphs;
-use crate::server::{Connection, PLAIN_RECIPE, Repository, config, get, png, send, start, within_a_minute};
+use crate::server::{PLAIN_RECIPE, Repository, config, png, start, within_a_minute};
 
 /// `[N, 3, 2, 2]` to the rows of a table of ten that the channel means name. Another mean fails the run.
 fn table() -> ModelProto {

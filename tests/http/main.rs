@@ -2,13 +2,32 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../support/http.rs"]
+mod client;
 #[path = "../support/graphs.rs"]
 mod graphs;
 #[path = "../support/server.rs"]
 mod server;
 
+mod architecture;
 mod classify;
 mod connections;
 mod errors;
 mod shutdown;
 mod v2;
+
+use convoy::server::Server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Sends the head of a classify request with a body of `length` bytes, and waits until the server is reading that body.
+async fn begin_classify(server: &Server, length: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(server.http_address()).await.unwrap();
+    let head =
+        format!("POST /v1/classify HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}

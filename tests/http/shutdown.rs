@@ -12,8 +12,10 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::begin_classify;
+use crate::client::Connection;
 use crate::graphs;
-use crate::server::{Connection, PLAIN_RECIPE, Repository, begin_classify, config, png, start, within_a_minute};
+use crate::server::{PLAIN_RECIPE, Repository, config, png, start, within_a_minute};
 
 fn repository() -> Repository {
     Repository::new().with("means", &graphs::channel_means(2, None), PLAIN_RECIPE, "")
@@ -35,7 +37,7 @@ async fn a_request_in_flight_is_answered_and_idle_connections_are_closed() {
     let mut silent = TcpStream::connect(address).await.unwrap();
 
     let shutdown = tokio::spawn(server.shutdown());
-    within_a_minute(idle.closed()).await;
+    within_a_minute(closed(&mut idle)).await;
     assert_eq!(within_a_minute(silent.read(&mut [0])).await.unwrap(), 0);
     assert!(!shutdown.is_finished());
     // No further connection is taken.
@@ -80,6 +82,13 @@ async fn a_request_that_never_comes_to_an_end_is_cut_off() {
     assert!(answer.is_empty(), "{answer:?}");
 }
 
+/// Completes when the server has closed the connection.
+async fn closed(connection: &mut Connection) {
+    while connection.0.ready().await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// The binary, serving.
 struct Process {
     child: Child,
@@ -93,6 +102,8 @@ impl Process {
             .args([
                 "serve",
                 "--http-address",
+                "127.0.0.1:0",
+                "--grpc-address",
                 "127.0.0.1:0",
                 "--metrics-address",
                 "127.0.0.1:0",
@@ -206,7 +217,7 @@ fn what_keeps_the_server_from_starting_is_said_in_a_sentence() {
         assert!(said.contains("convoy.toml: line 2: unknown field `adress`"), "{said}");
     }
 
-    let free = ["--http-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"];
+    let free = ["--http-address", "127.0.0.1:0", "--grpc-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"];
     let (code, said) = failure(&[&free[..], &["--model-repository", "/nonexistent"]].concat(), &[]);
     assert_eq!((code, said.contains("/nonexistent")), (Some(1), true), "{said}");
     let (code, said) = failure(&["--no-such-option"], &[]);

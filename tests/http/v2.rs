@@ -5,8 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use convoy::server::Server;
 use serde_json::{Value, json};
 
+use crate::client::{Answer, get, send};
 use crate::graphs;
-use crate::server::{Answer, PLAIN_RECIPE, Repository, config, get, png, send, start};
+use crate::server::{PLAIN_RECIPE, Repository, config, png, start};
 
 /// The header that says where the JSON ends.
 const JSON_LENGTH: &str = "inference-header-content-length";

@@ -3,6 +3,7 @@ use std::io::Read as _;
 use std::sync::Mutex;
 
 use axum::body::{Body, to_bytes};
+use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use prometheus::Registry;

@@ -6,15 +6,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::error::ErrorKind;
 use crate::http::AppState;
 use crate::http::error::HttpResult;
 use crate::http::extract::Target;
+use crate::inference::EXTENSIONS;
+use crate::repository::PLATFORM;
 use crate::tensor::TensorSpec;
-
-/// The extensions that work: a client may rely on each.
-const EXTENSIONS: &[&str] =
-    &["binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy", "statistics"];
 
 #[derive(Serialize)]
 pub(super) struct ServerMetadata {
@@ -57,11 +54,7 @@ struct ModelReady<'a> {
 
 /// `GET …/ready`: whether one model, or one version, can be used.
 pub(super) async fn model_ready(State(app): AppState, target: Target) -> HttpResult<Response> {
-    let ready = match app.inference.model(&target.model, target.version) {
-        Ok(_) => true,
-        Err(error) if error.kind() == ErrorKind::Unavailable => false,
-        Err(error) => return Err(error.into()),
-    };
+    let ready = app.inference.is_model_ready(&target.model, target.version)?;
     Ok((readiness_status(ready), Json(ModelReady { name: &target.model, ready })).into_response())
 }
 
@@ -97,7 +90,7 @@ pub(super) async fn model(State(app): AppState, target: Target) -> HttpResult<Re
     let metadata = ModelMetadata {
         name: model.name(),
         versions: app.inference.versions(model.name()).iter().map(u64::to_string).collect(),
-        platform: super::model_config::PLATFORM,
+        platform: PLATFORM,
         inputs: [model.input().into()],
         outputs: model.outputs().iter().map(TensorMetadata::from).collect(),
     };

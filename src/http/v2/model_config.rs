@@ -10,17 +10,14 @@ use serde::Serialize;
 use crate::http::AppState;
 use crate::http::error::HttpResult;
 use crate::http::extract::Target;
-use crate::repository::Model;
-use crate::repository::layout::LABELS_FILE;
-use crate::tensor::{DataType, TensorSpec};
-
-/// The platform that metadata and configuration name.
-pub(super) const PLATFORM: &str = "onnxruntime_onnx";
+use crate::repository::layout::MODEL_FILE;
+use crate::repository::{BACKEND, Description, PLATFORM, TensorDescription};
+use crate::tensor::DataType;
 
 /// `GET …/config`.
 pub(super) async fn show(State(app): AppState, target: Target) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
-    Ok(Json(ModelConfig::of(&model)).into_response())
+    Ok(Json(ModelConfig::from(model.describe())).into_response())
 }
 
 #[derive(Serialize)]
@@ -77,60 +74,42 @@ struct TransactionPolicy {
     decoupled: bool,
 }
 
-impl<'a> ModelConfig<'a> {
-    fn of(model: &'a Model) -> Self {
-        // Triton's convention: a graph with a fixed batch dimension has 0 here, and that dimension in its dims.
-        let batched = !model.has_fixed_batch();
+impl<'a> From<Description<'a>> for ModelConfig<'a> {
+    fn from(model: Description<'a>) -> Self {
+        let output = |TensorDescription { name, data_type, dims }| Output {
+            name,
+            data_type: type_name(data_type),
+            dims,
+            label_filename: model.label_filename,
+            is_shape_tensor: false,
+        };
         Self {
-            name: model.name(),
+            name: model.name,
             platform: PLATFORM,
-            backend: "onnxruntime",
-            default_model_filename: "model.onnx",
-            max_batch_size: if batched { model.max_batch_size() } else { 0 },
+            backend: BACKEND,
+            default_model_filename: MODEL_FILE,
+            max_batch_size: model.max_batch_size,
             input: [Input {
-                name: &model.input().name,
-                data_type: type_name(model.input().data_type),
+                name: model.input.name,
+                data_type: type_name(model.input.data_type),
                 format: "FORMAT_NONE",
-                dims: dims(model.input(), batched),
+                dims: model.input.dims,
                 is_shape_tensor: false,
                 allow_ragged_batch: false,
                 optional: false,
             }],
-            output: model
-                .outputs()
-                .iter()
-                .map(|spec| Output {
-                    name: &spec.name,
-                    data_type: type_name(spec.data_type),
-                    dims: dims(spec, batched),
-                    label_filename: label_filename(model),
-                    is_shape_tensor: false,
-                })
-                .collect(),
+            output: model.outputs.iter().copied().map(output).collect(),
             instance_group: [InstanceGroup {
-                name: model.name(),
-                kind: if model.provider() == "cpu" { "KIND_CPU" } else { "KIND_GPU" },
-                count: model.scheduler().instance_count(),
+                name: model.name,
+                kind: if model.is_on_gpu { "KIND_GPU" } else { "KIND_CPU" },
+                count: model.instance_count,
             }],
-            dynamic_batching: batched.then(|| DynamicBatching {
+            dynamic_batching: model.batching.map(|batching| DynamicBatching {
                 preferred_batch_size: [],
-                max_queue_delay_microseconds: model.config().batching.max_queue_delay_us,
+                max_queue_delay_microseconds: batching.max_queue_delay_us,
             }),
             model_transaction_policy: TransactionPolicy { decoupled: false },
         }
-    }
-}
-
-/// The shape without its batch dimension, which a configuration leaves to `max_batch_size`.
-fn dims(spec: &TensorSpec, batched: bool) -> &[i64] {
-    if batched { spec.shape.get(1..).unwrap_or_default() } else { &spec.shape }
-}
-
-fn label_filename(model: &Model) -> &str {
-    match &model.config().labels {
-        _ if model.labels().is_empty() => "",
-        Some(path) => path.to_str().unwrap_or_default(),
-        None => LABELS_FILE,
     }
 }
 

@@ -1,13 +1,12 @@
-//! The repository extension: the index. Loading and unloading over the API answer that they are not offered.
+//! The repository extension: the index, loading and unloading.
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind};
 use crate::http::AppState;
-use crate::http::error::{HttpError, HttpResult};
+use crate::http::error::HttpResult;
 use crate::http::extract::{Payload, Target};
 use crate::http::json;
 
@@ -41,19 +40,11 @@ pub(super) async fn index(State(app): AppState, payload: Payload) -> HttpResult<
 }
 
 /// `POST /v2/repository/models/M/load`.
-pub(super) async fn load(target: Target) -> HttpError {
-    not_offered("loaded", &target)
+pub(super) async fn load(State(app): AppState, target: Target) -> HttpResult<()> {
+    Ok(app.inference.load_model(&target.model)?)
 }
 
 /// `POST /v2/repository/models/M/unload`.
-pub(super) async fn unload(target: Target) -> HttpError {
-    not_offered("unloaded", &target)
-}
-
-fn not_offered(verb: &str, target: &Target) -> HttpError {
-    let message = format!(
-        "the model {} cannot be {verb} over the API: this server loads its models when it starts",
-        target.model
-    );
-    HttpError(Error::new(ErrorKind::Unimplemented, message))
+pub(super) async fn unload(State(app): AppState, target: Target) -> HttpResult<()> {
+    Ok(app.inference.unload_model(&target.model)?)
 }

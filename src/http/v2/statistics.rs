@@ -1,5 +1,7 @@
 //! The statistics extension.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -12,26 +14,21 @@ use crate::repository::Model;
 use crate::scheduler::statistics::{DurationStatistic, Statistics};
 
 /// `GET /v2/models/stats`.
-pub(super) async fn of_all(State(app): AppState) -> Response {
-    answer(app.inference.ready_models().iter().map(|model| ModelStatistics::of(model)).collect())
+pub(super) async fn of_all(State(app): AppState) -> HttpResult<Response> {
+    Ok(answer(&app.inference.select(None, None)?))
 }
 
 /// `GET …/stats`: of one version, or of every ready version of the model.
 pub(super) async fn of_model(State(app): AppState, target: Target) -> HttpResult<Response> {
-    let named = app.inference.model(&target.model, target.version)?;
-    if target.version.is_some() {
-        return Ok(answer(vec![ModelStatistics::of(&named)]));
-    }
-    let versions = app.inference.ready_models();
-    let versions = versions.iter().filter(|model| model.name() == target.model);
-    Ok(answer(versions.map(|model| ModelStatistics::of(model)).collect()))
+    Ok(answer(&app.inference.select(Some(&target.model), target.version)?))
 }
 
-fn answer(model_stats: Vec<ModelStatistics>) -> Response {
+fn answer(models: &[Arc<Model>]) -> Response {
     #[derive(Serialize)]
     struct Answer {
         model_stats: Vec<ModelStatistics>,
     }
+    let model_stats = models.iter().map(|model| ModelStatistics::of(model)).collect();
     Json(Answer { model_stats }).into_response()
 }
 

@@ -30,7 +30,8 @@ impl Server {
         let address = free_address()?;
         let mut command = Command::new(process::convoy());
         command.arg("serve").arg("--model-repository").arg(repository);
-        command.args(["--http-address", &address.to_string(), "--metrics-address", &free_address()?.to_string()]);
+        command.args(["--http-address", &address.to_string()]);
+        command.args(["--grpc-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"]);
         command.env("ORT_DYLIB_PATH", onnxruntime);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = Instant::now();

@@ -1,0 +1,116 @@
+//! Pictures in, classes out: `convoy.v1.ImageClassifier`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::{Request, Response, Status, Streaming};
+
+use super::call::Call;
+use super::proto::convoy::v1 as pb;
+use super::proto::convoy::v1::classify_stream_response::Result as StreamResult;
+use super::proto::convoy::v1::image_classifier_server::ImageClassifier;
+use super::status::{code_of, message_of, status_of};
+use super::stream::{Answers, Order, answers};
+use crate::error::{Error, Result as DomainResult};
+use crate::inference::{Class, Classification, ClassifyRequest, DEFAULT_TOP_K, Inference, Timing, parse_version};
+use crate::repository::Model;
+
+/// The service over the facade.
+#[derive(Debug)]
+pub(super) struct ClassifierService {
+    pub(super) inference: Inference,
+}
+
+#[tonic::async_trait]
+impl ImageClassifier for ClassifierService {
+    type ClassifyStreamStream = Answers<pb::ClassifyStreamResponse>;
+
+    async fn classify(&self, request: Request<pb::ClassifyRequest>) -> Result<Response<pb::ClassifyResponse>, Status> {
+        let call = Call::of(request.extensions());
+        let answer = classify(&self.inference, &call, request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| status_of(&error, &call))
+    }
+
+    async fn classify_stream(
+        &self,
+        request: Request<Streaming<pb::ClassifyStreamRequest>>,
+    ) -> Result<Response<Self::ClassifyStreamStream>, Status> {
+        let call = Call::of(request.extensions());
+        let inference = self.inference.clone();
+        let stream_call = call.clone();
+        Ok(Response::new(answers(&call, request.into_inner(), Order::Completion, move |request| {
+            classify_in_stream(inference.clone(), stream_call.clone(), request)
+        })))
+    }
+}
+
+async fn classify_in_stream(
+    inference: Inference,
+    call: Call,
+    request: pb::ClassifyStreamRequest,
+) -> pb::ClassifyStreamResponse {
+    let answer = match request.request {
+        Some(request) => classify(&inference, &call, request).await,
+        None => Err(Error::invalid("the message has no request")),
+    };
+    let result = answer.map_or_else(
+        |error| {
+            let code = code_of(error.kind()).into();
+            StreamResult::Error(pb::ClassifyError { code, message: message_of(&error, &call) })
+        },
+        StreamResult::Response,
+    );
+    pb::ClassifyStreamResponse { id: request.id, result: Some(result) }
+}
+
+async fn classify(
+    inference: &Inference,
+    call: &Call,
+    request: pb::ClassifyRequest,
+) -> DomainResult<pb::ClassifyResponse> {
+    let model = model(inference, &request)?;
+    let top_k = request.top_k.map_or(DEFAULT_TOP_K, |top_k| top_k as usize);
+    let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
+    let priority = Some(request.priority).filter(|&priority| priority > 0);
+    let admission = inference.admit(Arc::clone(&model), call.context(timeout, priority))?;
+    let answer = inference.classify(admission, ClassifyRequest { pictures: request.images, top_k }).await?;
+    Ok(response(&model, answer))
+}
+
+fn model(inference: &Inference, request: &pb::ClassifyRequest) -> DomainResult<Arc<Model>> {
+    match (request.model_name.as_str(), request.model_version.as_str()) {
+        ("", "") => inference.default_model(),
+        ("", _) => Err(Error::invalid("a version is named, but no model")),
+        (name, "") => inference.model(name, None),
+        (name, version) => inference.model(name, Some(parse_version(name, version)?)),
+    }
+}
+
+fn response(model: &Model, answer: Classification) -> pb::ClassifyResponse {
+    let class = |class: Class| pb::Class {
+        index: class.index as u32,
+        label: class.label.map(|label| label.to_string()),
+        score: class.score,
+    };
+    pb::ClassifyResponse {
+        model_name: model.name().to_owned(),
+        model_version: model.version().to_string(),
+        predictions: answer
+            .predictions
+            .into_iter()
+            .map(|classes| pb::Prediction { classes: classes.into_iter().map(class).collect() })
+            .collect(),
+        timing: Some(timing(answer.timing)),
+    }
+}
+
+fn timing(timing: Timing) -> pb::Timing {
+    let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
+    pb::Timing {
+        decode_ms: milliseconds(timing.decode),
+        queue_ms: milliseconds(timing.queue),
+        batch_size: timing.batch_size as u32,
+        compute_ms: milliseconds(timing.compute),
+        total_ms: milliseconds(timing.total),
+    }
+}

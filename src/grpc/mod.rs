@@ -1,0 +1,96 @@
+//! The gRPC interface: the Open Inference Protocol, the image classifier, health and reflection.
+//!
+//! It turns wire forms into the requests of [`crate::inference`] and its answers back, and it alone knows gRPC and protocol
+//! buffers. It must not know how a model is found, queued or run, nor that there is an HTTP interface.
+
+mod call;
+pub mod codec;
+mod config;
+mod health;
+mod image_classifier;
+mod listener;
+mod metrics;
+mod observe;
+pub mod proto;
+mod status;
+mod stream;
+mod v2;
+
+use std::future::Future;
+
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tonic::codec::CompressionEncoding::{Deflate, Gzip};
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::server::Builder as Reflection;
+
+pub use config::GrpcConfig;
+
+use self::health::HealthService;
+use self::image_classifier::ClassifierService;
+use self::listener::Connections;
+use self::metrics::GrpcMetrics;
+use self::observe::Observer;
+use self::proto::DESCRIPTORS;
+use self::proto::convoy::v1::image_classifier_server::ImageClassifierServer;
+use self::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use self::v2::InferenceService;
+use crate::error::{Error, Result};
+use crate::inference::Inference;
+
+/// The gRPC interface, ready to be served. Dropping it changes nothing.
+#[derive(Debug)]
+pub struct Grpc(Connections);
+
+impl Grpc {
+    /// Every service over `inference`. Its call metrics are registered with `registry`.
+    ///
+    /// # Errors
+    /// `Internal` when `registry` already holds metrics of these names.
+    pub fn new(inference: &Inference, config: &GrpcConfig, registry: &Registry) -> Result<Self> {
+        let reflection = || {
+            Reflection::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let broken = |error| Error::internal("the services have no valid description").with_source(error);
+        let mut routes = Routes::builder();
+        routes
+            .add_service(
+                GrpcInferenceServiceServer::new(InferenceService { inference: inference.clone() })
+                    .max_decoding_message_size(config.max_message_bytes)
+                    .max_encoding_message_size(config.max_message_bytes)
+                    .accept_compressed(Gzip)
+                    .accept_compressed(Deflate)
+                    .send_compressed(Gzip)
+                    .send_compressed(Deflate),
+            )
+            .add_service(
+                ImageClassifierServer::new(ClassifierService { inference: inference.clone() })
+                    .max_decoding_message_size(config.max_message_bytes)
+                    .max_encoding_message_size(config.max_message_bytes)
+                    .accept_compressed(Gzip)
+                    .accept_compressed(Deflate)
+                    .send_compressed(Gzip)
+                    .send_compressed(Deflate),
+            )
+            .add_service(HealthServer::new(HealthService { inference: inference.clone() }))
+            .add_service(reflection().build_v1().map_err(broken)?)
+            .add_service(reflection().build_v1alpha().map_err(broken)?);
+        let described = [
+            DESCRIPTORS,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        let observer = Observer::new(GrpcMetrics::register(registry, &described)?);
+        Ok(Self(Connections::new(config, routes.routes(), observer)))
+    }
+
+    /// Serves on `listener` until `stop` completes; then stops accepting, ends streams as soon as what they have read is
+    /// answered, and returns when every call has ended. Dropped before that, it cuts off those that are left.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        self.0.serve(listener, stop).await;
+    }
+}

@@ -1,0 +1,192 @@
+//! What happens to every call: its id, its deadline, its log line and metrics, and the answer to a panic.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::{Request, Response};
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tower::Service;
+
+use super::call::{self, Call};
+use super::metrics::{GrpcMetrics, name_of};
+use super::status::{corrected, status_of};
+use crate::error::Error;
+use crate::net::Draining;
+use crate::telemetry::RequestIds;
+
+/// The header that carries a call's id, in both directions.
+const REQUEST_ID: &str = "x-request-id";
+const ENCODING: &str = "grpc-encoding";
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+/// Calls that come every few seconds for the life of the server, and say something only when they fail.
+const PROBES: &[&str] = &[
+    "/grpc.health.v1.Health/Check",
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+];
+
+/// What [`observe`] needs beside the call.
+#[derive(Debug)]
+pub(super) struct Observer {
+    metrics: GrpcMetrics,
+    ids: RequestIds,
+}
+
+impl Observer {
+    pub(super) fn new(metrics: GrpcMetrics) -> Self {
+        Self { metrics, ids: RequestIds::new() }
+    }
+}
+
+/// Has `routes` answer a call.
+pub(super) async fn observe(
+    observer: Arc<Observer>,
+    mut routes: Routes,
+    peer: SocketAddr,
+    draining: Draining,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let received = Instant::now();
+    let headers = request.headers_mut();
+    let id: Arc<str> = observer.ids.choose(headers.get(REQUEST_ID).map(HeaderValue::as_bytes)).into();
+    let observation = Observation {
+        observer,
+        path: request.uri().path().to_owned(),
+        peer,
+        id: Arc::clone(&id),
+        received,
+        outcome: None,
+    };
+    // Every client of the reference implementations says that it can take gzip. Whether that is worth the time shows in
+    // whether it compresses its own messages.
+    if !request.headers().contains_key(ENCODING) {
+        request.headers_mut().remove(ACCEPT_ENCODING);
+    }
+    let mut call = Call { id: Arc::clone(&id), deadline: None, draining };
+    let response = match call::timeout(request.headers()) {
+        Ok(timeout) => {
+            call.deadline = timeout.and_then(|timeout| received.checked_add(timeout));
+            request.extensions_mut().insert(call.clone());
+            // Routes are always ready, so they can be called without being asked.
+            let answer = AssertUnwindSafe(routes.call(request)).catch_unwind();
+            match until(call.deadline, answer).await {
+                Ok(Ok(Ok(response))) => response,
+                Ok(Ok(Err(never))) => match never {},
+                Ok(Err(panic)) => status_of(&panicked(&*panic), &call).into_http(),
+                Err(error) => status_of(&error, &call).into_http(),
+            }
+        }
+        Err(error) => status_of(&error, &call).into_http(),
+    };
+
+    let (mut parts, body) = response.into_parts();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        parts.headers.insert(REQUEST_ID, id);
+    }
+    let mut body = ObservedBody { inner: body, observation };
+    // An answer without messages has its status in the head.
+    body.observation.see(&mut parts.headers);
+    Response::from_parts(parts, Body::new(body))
+}
+
+/// `answer`, at most until `deadline`. Handlers know the deadline and answer in time, so this is for calls whose messages do
+/// not arrive.
+async fn until<T>(deadline: Option<Instant>, answer: impl Future<Output = T>) -> Result<T, Error> {
+    let Some(deadline) = deadline else { return Ok(answer.await) };
+    tokio::time::timeout_at(deadline.into(), answer)
+        .await
+        .map_err(|_| Error::deadline_exceeded("the call's deadline passed before it was answered"))
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Error::internal("the server failed on this call").with_source(message.unwrap_or("a panic"))
+}
+
+/// One call's line in the access log and its count in the metrics, written when it ends. One that ends without a status is
+/// one whose client has left.
+#[derive(Debug)]
+struct Observation {
+    observer: Arc<Observer>,
+    path: String,
+    peer: SocketAddr,
+    id: Arc<str>,
+    received: Instant,
+    outcome: Option<(Code, Option<String>)>,
+}
+
+impl Observation {
+    /// Notes the status, where `headers` (or trailers) hold one.
+    fn see(&mut self, headers: &mut HeaderMap) {
+        let Some(status) = Status::from_header_map(headers) else { return };
+        let code = corrected(status.code());
+        if code != status.code() {
+            headers.insert(Status::GRPC_STATUS, HeaderValue::from(i32::from(code)));
+        }
+        let message = (code != Code::Ok).then(|| status.message().to_owned());
+        self.outcome = Some((code, message));
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        let duration = self.received.elapsed();
+        let (code, error) = self
+            .outcome
+            .take()
+            .unwrap_or_else(|| (Code::Cancelled, Some("the client left before the answer".to_owned())));
+        self.observer.metrics.record(&self.path, code, duration);
+        if code == Code::Ok && PROBES.contains(&&*self.path) {
+            return;
+        }
+        tracing::info!(
+            target: "convoy::access",
+            method = "grpc",
+            path = self.path,
+            status = name_of(code),
+            duration_ms = duration.as_micros() as f64 / 1e3,
+            peer = %self.peer,
+            id = &*self.id,
+            error,
+        );
+    }
+}
+
+/// A body whose trailers are seen.
+struct ObservedBody {
+    inner: Body,
+    observation: Observation,
+}
+
+impl HttpBody for ObservedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            self.observation.see(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,102 @@
+//! What the server says of itself and of its models: metadata, readiness, versions, and the repository.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Inference;
+use crate::error::{Error, ErrorKind, Result};
+use crate::repository::Model;
+
+/// The protocol extensions that work: a client may rely on each.
+pub const EXTENSIONS: &[&str] =
+    &["binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy", "statistics"];
+
+impl Inference {
+    /// Whether the model called `name`, in `version` or in any, can be used.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown name or version.
+    pub fn is_model_ready(&self, name: &str, version: Option<u64>) -> Result<bool> {
+        match self.model(name, version) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The version that is meant: every ready version of the model where none is named, of every model where that is not
+    /// named either.
+    ///
+    /// # Errors
+    /// As [`Inference::model`].
+    pub fn select(&self, name: Option<&str>, version: Option<u64>) -> Result<Vec<Arc<Model>>> {
+        let Some(name) = name else { return Ok(self.ready_models()) };
+        let named = self.model(name, version)?;
+        if version.is_some() {
+            return Ok(vec![named]);
+        }
+        let mut models = self.ready_models();
+        models.retain(|model| model.name() == name);
+        Ok(models)
+    }
+
+    /// Loads the model called `name`, or loads it again.
+    ///
+    /// # Errors
+    /// `Unimplemented`: the models are loaded when the server starts.
+    pub fn load_model(&self, name: &str) -> Result<()> {
+        Err(not_offered("loaded", name))
+    }
+
+    /// Unloads the model called `name`.
+    ///
+    /// # Errors
+    /// `Unimplemented`: the models stay loaded until the server ends.
+    pub fn unload_model(&self, name: &str) -> Result<()> {
+        Err(not_offered("unloaded", name))
+    }
+
+    /// Watches for changes of readiness and of the models' states.
+    pub fn changes(&self) -> Changes {
+        Changes { ready: self.inner.ready.subscribe(), models: self.inner.repository.changes() }
+    }
+}
+
+/// Tells that the server's readiness, or the state of a model, may have changed.
+#[derive(Debug)]
+pub struct Changes {
+    ready: watch::Receiver<bool>,
+    models: watch::Receiver<()>,
+}
+
+impl Changes {
+    /// Completes at the first change since this was made or last completed.
+    pub async fn next(&mut self) {
+        // An error says that the facade is gone: then nothing changes any more.
+        let changed = tokio::select! {
+            changed = self.ready.changed() => changed,
+            changed = self.models.changed() => changed,
+        };
+        if changed.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// A version as both protocols write it: digits only.
+///
+/// # Errors
+/// `NotFound` when `text` is no number that a version of `model` could have.
+pub fn parse_version(model: &str, text: &str) -> Result<u64> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Error::not_found(format!("a version is a number, which `{text}` is not")));
+    }
+    text.parse().map_err(|_| Error::not_found(format!("the model {model} has no version {text}")))
+}
+
+fn not_offered(verb: &str, model: &str) -> Error {
+    let message =
+        format!("the model {model} cannot be {verb} over the API: this server loads its models when it starts");
+    Error::new(ErrorKind::Unimplemented, message)
+}

@@ -1,0 +1,86 @@
+//! The loop that accepts connections and the one that drains them.
+//!
+//! It knows connections, not what is said on them: every protocol's listener brings that along.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// Tells a connection that the listener has stopped: it should take no further request, and end when it has answered those
+/// that it took.
+#[derive(Debug, Clone)]
+pub struct Draining(watch::Receiver<bool>);
+
+impl Draining {
+    /// Completes when draining begins, or at once when it has begun.
+    pub async fn begun(&mut self) {
+        // An error says that the accept loop is gone, and then there is nothing to wait for either.
+        let _ = self.0.wait_for(|&draining| draining).await;
+    }
+}
+
+/// Accepts connections on `listener` and has each served by `connection`, at most `max_connections` at once, until `stop`
+/// completes; then returns when every connection has ended. Dropped before that, it cuts off the connections that are left.
+pub async fn serve<F>(
+    listener: TcpListener,
+    max_connections: Option<usize>,
+    stop: impl Future<Output = ()>,
+    connection: impl Fn(TcpStream, SocketAddr, Draining) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (draining, is_draining) = watch::channel(false);
+    let permits =
+        Arc::new(Semaphore::new(max_connections.unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS)));
+    let mut connections = JoinSet::new();
+    let mut stop = pin!(stop);
+    loop {
+        let (stream, peer, permit) = tokio::select! {
+            () = &mut stop => break,
+            // Finished connections are collected as they end, or the set would grow with every one there ever was.
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &permits) => accepted,
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        let served = connection(stream, peer, Draining(is_draining.clone()));
+        connections.spawn(async move {
+            served.await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    draining.send_replace(true);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (stream, peer, permit),
+            // The client gave up while it waited: its own affair.
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                // Most likely there are no file descriptors left: one comes free when a connection ends.
+                tracing::error!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+    )
+}
