@@ -198,6 +198,8 @@ mod tests {
             ("[http]\nidle_timeout_ms = 0", "http.idle_timeout_ms"),
             ("[http]\nbody_timeout_ms = 0", "http.body_timeout_ms"),
             ("[http]\nmax_connections = 0", "http.max_connections"),
+            ("[http]\nhealth_route = \"health\"", "http.health_route"),
+            ("[http]\npredict_route = \"/{all}\"", "http.predict_route"),
             ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
             ("[limits]\ndecode_threads = 0", "limits.decode_threads"),
             ("[shutdown]\ngrace_ms = 2\ntimeout_ms = 1", "shutdown.timeout_ms"),

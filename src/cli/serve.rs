@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -84,6 +85,14 @@ options! {
     #[arg(long, env = "CONVOY_HTTP_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
     http_cors_origins: Vec<String> => http.cors_origins;
 
+    /// Further path of the readiness probe [default: `AIP_HEALTH_ROUTE`, else none]
+    #[arg(long, env = "CONVOY_HTTP_HEALTH_ROUTE", value_name = "PATH")]
+    http_health_route: String => http.health_route, Some;
+
+    /// Further path of /invocations [default: `AIP_PREDICT_ROUTE`, else none]
+    #[arg(long, env = "CONVOY_HTTP_PREDICT_ROUTE", value_name = "PATH")]
+    http_predict_route: String => http.predict_route, Some;
+
     /// Where gRPC listens; port 0 takes a free one [default: 0.0.0.0:8001]
     #[arg(long, env = "CONVOY_GRPC_ADDRESS", value_name = "IP:PORT")]
     grpc_address: SocketAddr => grpc.address;
@@ -156,6 +165,7 @@ impl Serve {
             Some(path) => ServerConfig::read(path)?,
             None => ServerConfig::default(),
         };
+        apply_vertex(&mut config, |name| std::env::var(name).ok())?;
         self.options.apply(&mut config);
         start_logging(&config.log)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -164,6 +174,21 @@ impl Serve {
         runtime.shutdown_background();
         result
     }
+}
+
+/// Lays over the configuration what Vertex AI says in its containers' environment: port and paths.
+fn apply_vertex(config: &mut ServerConfig, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+    if let Some(port) = variable("AIP_HTTP_PORT") {
+        let port = port.parse().with_context(|| format!("AIP_HTTP_PORT is `{port}`, which is no port"))?;
+        config.http.address.set_port(port);
+    }
+    if let Some(route) = variable("AIP_HEALTH_ROUTE") {
+        config.http.health_route = Some(route);
+    }
+    if let Some(route) = variable("AIP_PREDICT_ROUTE") {
+        config.http.predict_route = Some(route);
+    }
+    Ok(())
 }
 
 async fn serve(config: ServerConfig) -> anyhow::Result<()> {
@@ -226,6 +251,25 @@ mod tests {
             assert_eq!(argument.get_long().unwrap(), name.replace('_', "-"));
             assert_eq!(argument.get_env().unwrap(), format!("CONVOY_{}", name.to_uppercase()).as_str());
         }
+    }
+
+    #[test]
+    fn vertex_chooses_port_and_paths() {
+        let apply = |port: &'static str| {
+            let mut config = ServerConfig::default();
+            let variable = move |name: &str| match name {
+                "AIP_HTTP_PORT" => Some(port.to_owned()),
+                "AIP_HEALTH_ROUTE" => Some("/v1/endpoints/1/deployedModels/2".to_owned()),
+                "AIP_PREDICT_ROUTE" => Some("/v1/endpoints/1/deployedModels/2:predict".to_owned()),
+                _ => None,
+            };
+            apply_vertex(&mut config, variable).map(|()| config.http)
+        };
+        let http = apply("8080").unwrap();
+        assert_eq!(http.address, "0.0.0.0:8080".parse().unwrap());
+        assert_eq!(http.health_route.as_deref(), Some("/v1/endpoints/1/deployedModels/2"));
+        assert_eq!(http.predict_route.as_deref(), Some("/v1/endpoints/1/deployedModels/2:predict"));
+        assert!(apply("eighty").unwrap_err().to_string().contains("AIP_HTTP_PORT"));
     }
 
     #[test]

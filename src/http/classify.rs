@@ -18,21 +18,38 @@ use super::json::{self, off_worker};
 use super::tensor_json::read_base64_list;
 use super::{App, AppState};
 use crate::error::{Error, Result};
-use crate::inference::{ClassifyRequest, DEFAULT_TOP_K, RequestContext, Timing};
+use crate::inference::{Class, ClassifyRequest, DEFAULT_TOP_K, RequestContext, Timing};
 use crate::repository::Model;
 
-/// The query parameters.
+/// What may be said beside the pictures, in the query.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Options {
     #[serde(default = "default_top_k")]
-    top_k: usize,
+    pub(super) top_k: usize,
     timeout_ms: Option<u64>,
     priority: Option<u32>,
 }
 
 fn default_top_k() -> usize {
     DEFAULT_TOP_K
+}
+
+impl Options {
+    /// The timeout, `None` for the model's own.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout_ms.filter(|&timeout| timeout > 0).map(Duration::from_millis)
+    }
+
+    /// The priority, `None` for the model's own.
+    pub(super) fn priority(&self) -> Option<u32> {
+        self.priority.filter(|&priority| priority > 0)
+    }
+
+    /// The context of a request that came with `payload`.
+    pub(super) fn context(&self, payload: &Payload) -> RequestContext {
+        RequestContext { priority: self.priority(), timeout: self.timeout(), ..payload.context() }
+    }
 }
 
 /// `POST /v1/classify`.
@@ -58,7 +75,8 @@ pub(super) async fn named_model(
     classify(&app, model, &options, &headers, payload).await
 }
 
-async fn classify(
+/// Has `model` classify the pictures of a request.
+pub(super) async fn classify(
     app: &App,
     model: Arc<Model>,
     options: &Options,
@@ -68,12 +86,7 @@ async fn classify(
     if options.top_k == 0 {
         return Err(Error::invalid("top_k must be at least 1").into());
     }
-    let context = RequestContext {
-        priority: options.priority.filter(|&priority| priority > 0),
-        timeout: options.timeout_ms.filter(|&timeout| timeout > 0).map(Duration::from_millis),
-        ..payload.context()
-    };
-    let admission = app.inference.admit(Arc::clone(&model), context)?;
+    let admission = app.inference.admit(Arc::clone(&model), options.context(&payload))?;
     let pictures = match read_pictures(app, headers, payload.bytes).await {
         Ok(pictures) => pictures,
         Err(error) => {
@@ -82,16 +95,10 @@ async fn classify(
         }
     };
     let answer = app.inference.classify(admission, ClassifyRequest { pictures, top_k: options.top_k }).await?;
-    let predictions = answer.predictions.iter().map(|classes| PredictionJson {
-        classes: classes
-            .iter()
-            .map(|class| ClassJson { index: class.index, label: class.label.as_deref(), score: class.score })
-            .collect(),
-    });
     Ok(Json(AnswerJson {
         model_name: model.name(),
         model_version: model.version().to_string(),
-        predictions: predictions.collect(),
+        predictions: answer.predictions.iter().map(|classes| PredictionJson::from(classes.as_slice())).collect(),
         timing: TimingJson::from(answer.timing),
     })
     .into_response())
@@ -105,9 +112,18 @@ struct AnswerJson<'a> {
     timing: TimingJson,
 }
 
+/// The classes of one picture.
 #[derive(Serialize)]
-struct PredictionJson<'a> {
+pub(super) struct PredictionJson<'a> {
     classes: Vec<ClassJson<'a>>,
+}
+
+impl<'a> From<&'a [Class]> for PredictionJson<'a> {
+    fn from(classes: &'a [Class]) -> Self {
+        let json =
+            |class: &'a Class| ClassJson { index: class.index, label: class.label.as_deref(), score: class.score };
+        Self { classes: classes.iter().map(json).collect() }
+    }
 }
 
 #[derive(Serialize)]
@@ -143,7 +159,7 @@ impl From<Timing> for TimingJson {
 
 /// The forms in which pictures may come.
 #[derive(Debug, PartialEq)]
-enum Form {
+pub(super) enum Form {
     /// The body is the picture itself.
     Picture,
     /// `{"images": ["<base64>", …]}`.
@@ -155,7 +171,7 @@ enum Form {
 impl Form {
     /// The form that `content_type` names. A body without a type is taken for a picture, and so is
     /// `application/x-www-form-urlencoded`, which is what `curl --data-binary` says of any file.
-    fn of(content_type: Option<&HeaderValue>) -> Result<Self> {
+    pub(super) fn of(content_type: Option<&HeaderValue>) -> Result<Self> {
         let Some(content_type) = content_type else { return Ok(Self::Picture) };
         let text = String::from_utf8_lossy(content_type.as_bytes());
         let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

@@ -24,6 +24,10 @@ pub struct HttpConfig {
     pub max_connections: Option<usize>,
     /// Origins whose pages may call this server from a browser (`"https://example.org"`), or `"*"`. None by default.
     pub cors_origins: Vec<String>,
+    /// A further path of the readiness probe, where the hosting platform chooses one.
+    pub health_route: Option<String>,
+    /// A further path of `/invocations`, where the hosting platform chooses one.
+    pub predict_route: Option<String>,
 }
 
 impl Default for HttpConfig {
@@ -38,6 +42,8 @@ impl Default for HttpConfig {
             idle_timeout_ms: 75_000,
             max_connections: None,
             cors_origins: Vec::new(),
+            health_route: None,
+            predict_route: None,
         }
     }
 }
@@ -62,6 +68,12 @@ impl HttpConfig {
         }
         if self.max_connections == Some(0) {
             return Err(Error::invalid("http.max_connections must be at least 1"));
+        }
+        for (key, route) in [("health_route", &self.health_route), ("predict_route", &self.predict_route)] {
+            // Braces would be the router's wildcards.
+            if route.as_ref().is_some_and(|route| !route.starts_with('/') || route.contains(['{', '}', '?', '#'])) {
+                return Err(Error::invalid(format!("http.{key} must be a plain path that begins with `/`")));
+            }
         }
         Ok(())
     }

@@ -102,16 +102,52 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
-        #[derive(Deserialize)]
-        struct Segments {
-            model: String,
-            version: Option<String>,
+        Ok(Segments::of(parts, state).await?.parse()?)
+    }
+}
+
+/// The model, and perhaps version, that a path names before `:predict`. The router can't tell a verb from the name that it
+/// stands behind, so that is done here.
+#[derive(Debug)]
+pub(super) struct PredictTarget(pub(super) Target);
+
+impl<S: Send + Sync> FromRequestParts<S> for PredictTarget {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        let mut segments = Segments::of(parts, state).await?;
+        let last = segments.version.as_mut().unwrap_or(&mut segments.model);
+        match last.strip_suffix(":predict") {
+            Some(name) => *last = name.to_owned(),
+            None => {
+                let path = parts.uri.path();
+                return Err(HttpError(Error::not_found(format!(
+                    "there is nothing to post to at {path}: `:predict` or `/classify` must follow"
+                ))));
+            }
         }
-        let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| Error::invalid("the path is not percent-encoded UTF-8").with_source(rejection))?;
-        let version = version.map(|version| parse_version(&model, &version)).transpose()?;
-        Ok(Self { model, version })
+        Ok(Self(segments.parse()?))
+    }
+}
+
+/// What a path has in the places of model and version.
+#[derive(Deserialize)]
+struct Segments {
+    model: String,
+    version: Option<String>,
+}
+
+impl Segments {
+    async fn of<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Self> {
+        let segments = Path::from_request_parts(parts, state).await;
+        segments
+            .map(|Path(segments)| segments)
+            .map_err(|rejection| Error::invalid("the path is not percent-encoded UTF-8").with_source(rejection))
+    }
+
+    fn parse(self) -> Result<Target> {
+        let version = self.version.map(|version| parse_version(&self.model, &version)).transpose()?;
+        Ok(Target { model: self.model, version })
     }
 }
 

@@ -34,12 +34,17 @@ const MIN_COMPRESSED_BYTES: u64 = 1024;
 /// The status that log and metrics have for a request whose client left before the answer: nginx's number for it.
 const CLIENT_LEFT: u16 = 499;
 
+/// Marks the answer to a health probe. Probes come every few seconds for the life of the server, so those that succeed are not
+/// logged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Probe;
+
 /// Puts the middleware around `routes`, outermost first: observation, CORS, compression of answers, decompression of requests.
-pub(super) fn wrap(routes: Router, metrics: HttpMetrics, cors: Option<CorsLayer>) -> Router {
+pub(super) fn wrap(routes: Router, observer: &Arc<Observer>, cors: Option<&CorsLayer>) -> Router {
     routes.layer(
         ServiceBuilder::new()
-            .layer(from_fn_with_state(Arc::new(Observer { metrics, ids: RequestIds::new() }), observe))
-            .layer(option_layer(cors))
+            .layer(from_fn_with_state(Arc::clone(observer), observe))
+            .layer(option_layer(cors.cloned()))
             .layer(
                 CompressionLayer::new()
                     .quality(CompressionLevel::Fastest)
@@ -85,9 +90,15 @@ pub(super) fn cors(origins: &[String]) -> Result<Option<CorsLayer>> {
 
 /// What [`observe`] needs beside the request.
 #[derive(Debug)]
-struct Observer {
+pub(super) struct Observer {
     metrics: HttpMetrics,
     ids: RequestIds,
+}
+
+impl Observer {
+    pub(super) fn new(metrics: HttpMetrics) -> Arc<Self> {
+        Arc::new(Self { metrics, ids: RequestIds::new() })
+    }
 }
 
 /// Gives the request its id, counts and logs it, and turns a panic into an answer.
@@ -128,6 +139,7 @@ struct Observation<'a> {
     route: Option<MatchedPath>,
     peer: Option<SocketAddr>,
     request_bytes: Option<u64>,
+    is_probe: bool,
     finished: bool,
 }
 
@@ -146,12 +158,14 @@ impl<'a> Observation<'a> {
                 .headers()
                 .get(header::CONTENT_LENGTH)
                 .and_then(|value| value.to_str().ok()?.parse().ok()),
+            is_probe: false,
             finished: false,
         }
     }
 
     fn finish(&mut self, response: &Response, error: Option<&Error>) {
         self.finished = true;
+        self.is_probe = response.extensions().get::<Probe>().is_some();
         self.record(response.status(), error.map(Error::message));
     }
 
@@ -159,8 +173,7 @@ impl<'a> Observation<'a> {
         let duration = self.started.elapsed();
         let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
         self.metrics.record(&self.method, route, status, duration);
-        // Probes come every few seconds for the life of the server, and say something only when they fail.
-        if route.starts_with("/v2/health/") && status.is_success() {
+        if self.is_probe && status.is_success() {
             return;
         }
         tracing::info!(

@@ -9,11 +9,13 @@ mod classify;
 mod config;
 mod error;
 mod extract;
+mod hosting;
 mod json;
 mod listener;
 mod metrics;
 mod middleware;
 mod models;
+mod predict;
 mod tensor_json;
 mod v2;
 
@@ -44,19 +46,38 @@ type AppState = axum::extract::State<Arc<App>>;
 /// # Errors
 /// `InvalidArgument` for a CORS origin that is not one, `Internal` when `registry` already holds metrics of these names.
 pub fn router(inference: Inference, config: HttpConfig, registry: &Registry) -> Result<Router> {
-    let metrics = HttpMetrics::register(registry)?;
+    let observer = middleware::Observer::new(HttpMetrics::register(registry)?);
     let cors = middleware::cors(&config.cors_origins)?;
+    let platform = platform_routes(&config);
+    let app = Arc::new(App { inference, config });
     let routes = Router::new()
+        .route("/ping", get(v2::ready))
+        .route("/invocations", post(hosting::invoke))
         .route("/v1/classify", post(classify::default_model))
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{model}", get(models::show))
+        // What is posted to a model or a version is `:predict`.
+        .route("/v1/models/{model}", get(models::show).post(predict::named_model))
+        .route("/v1/models/{model}/versions/{version}", post(predict::named_model))
         .route("/v1/models/{model}/classify", post(classify::named_model))
         .route("/v1/models/{model}/versions/{version}/classify", post(classify::named_model))
         .route("/v1/models/{model}/architecture", get(architecture::show))
         .route("/v1/models/{model}/versions/{version}/architecture", get(architecture::show))
         .merge(v2::routes())
-        .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .with_state(Arc::new(App { inference, config }));
-    Ok(middleware::wrap(routes, metrics, cors))
+        .with_state(Arc::clone(&app));
+    let wrap = |routes| middleware::wrap(routes, &observer, cors.as_ref());
+    Ok(wrap(routes).fallback_service(wrap(platform.with_state(app))))
+}
+
+/// The routes that the hosting platform has chosen. They are asked last: a platform may well choose a path that is served
+/// anyway, which is then served as ever.
+fn platform_routes(config: &HttpConfig) -> Router<Arc<App>> {
+    let mut router = Router::new().without_v07_checks();
+    if let Some(path) = &config.health_route {
+        router = router.route(path, get(v2::ready));
+    }
+    if let Some(path) = &config.predict_route {
+        router = router.route(path, post(hosting::invoke));
+    }
+    router.fallback(error::no_such_path).method_not_allowed_fallback(error::method_not_allowed)
 }

@@ -72,6 +72,52 @@ pub(super) fn read_tensor(data: &str, data_type: DataType, shape: Vec<usize>, ma
     }
 }
 
+/// The shape of `data`, the text of a valid JSON value, if it is an array that nests evenly. Where it does not, the shape is
+/// that of its first elements, and [`read_tensor`] refuses it.
+///
+/// # Errors
+/// `InvalidArgument` for what cannot be a tensor of numbers.
+pub(super) fn shape_of(data: &str) -> Result<Vec<usize>> {
+    let misfit = || Error::invalid("a tensor is numbers in lists that nest evenly");
+    // How many elements the open arrays have so far, and those that were closed first had in the end.
+    let mut open: Vec<usize> = Vec::new();
+    let mut shape: Vec<Option<usize>> = Vec::new();
+    for token in Tokens::new(data) {
+        if token != Token::Close
+            && let Some(count) = open.last_mut()
+        {
+            *count += 1;
+        }
+        match token {
+            Token::Open => {
+                if open.len() == MAX_RANK {
+                    return Err(Error::invalid(format!("a tensor has at most {MAX_RANK} dimensions")));
+                }
+                open.push(0);
+                shape.resize(shape.len().max(open.len()), None);
+            }
+            Token::Close => {
+                let count = open.pop().ok_or_else(misfit)?;
+                shape[open.len()].get_or_insert(count);
+            }
+            // The text of an object would go on as if it were elements.
+            Token::Scalar(text) if open.is_empty() || text.starts_with('{') => return Err(misfit()),
+            Token::Scalar(_) => {}
+        }
+    }
+    shape.into_iter().map(|count| count.ok_or_else(misfit)).collect()
+}
+
+/// Reads `token`, the text of a valid JSON value, as one base64 string. `index` is its place among others, for the error.
+///
+/// # Errors
+/// `InvalidArgument` when it is anything else.
+pub(super) fn read_base64(token: &str, index: usize) -> Result<Bytes> {
+    let mut bytes = Vec::new();
+    decode_base64(&mut bytes, index, token)?;
+    Ok(Bytes::from(bytes))
+}
+
 /// Reads `data`, the text of a valid JSON value, as a flat list of at most `max_count` base64 strings.
 ///
 /// # Errors
@@ -89,11 +135,7 @@ pub(super) fn read_base64_list(data: &str, max_count: usize) -> Result<Vec<Bytes
             Token::Scalar(_) if list.len() == max_count => {
                 return Err(Error::too_large(format!("there are more than {max_count} pictures in the request")));
             }
-            Token::Scalar(token) => {
-                let mut bytes = Vec::new();
-                decode_base64(&mut bytes, list.len(), token)?;
-                list.push(Bytes::from(bytes));
-            }
+            Token::Scalar(token) => list.push(read_base64(token, list.len())?),
         }
     }
     Ok(list)
@@ -309,6 +351,42 @@ impl Serialize for JsonData<'_> {
                 let strings = tensor.to_byte_strings().map_err(S::Error::custom)?;
                 serializer.collect_seq(strings.iter().map(|string| String::from_utf8_lossy(string)))
             }
+        }
+    }
+}
+
+/// A tensor's elements as JSON lists that nest as its shape does.
+#[derive(Debug)]
+pub(super) struct NestedJson(Tensor);
+
+impl NestedJson {
+    /// The JSON form of `tensor`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for FP16 and BYTES.
+    pub(super) fn new(name: &str, tensor: &Tensor) -> Result<Self> {
+        JsonData::new(name, tensor)?;
+        if tensor.data_type() == DataType::Bytes {
+            return Err(Error::invalid(format!("output `{name}` is BYTES, which has no rows of one size")));
+        }
+        Ok(Self(tensor.clone()))
+    }
+
+    /// The element at `index` of the first dimension.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub(super) fn row(&self, index: usize) -> Self {
+        let row = self.0.rows(index, 1).reshape(self.0.shape()[1..].to_vec());
+        Self(row.expect("one row has as many elements as its other dimensions say"))
+    }
+}
+
+impl Serialize for NestedJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self.0.shape() {
+            [rows, _, ..] => serializer.collect_seq((0..rows).map(|index| self.row(index))),
+            _ => JsonData(&self.0).serialize(serializer),
         }
     }
 }

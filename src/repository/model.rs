@@ -26,6 +26,9 @@ use crate::zoo::describe::Description;
 const MAX_BATCH_SIZE_ON_CPU: usize = 4;
 /// The same on a GPU, whose kernels want the rows.
 const MAX_BATCH_SIZE_ON_GPU: usize = 32;
+/// The most bytes of a batch's input. A recipe or a graph that asks for more is a mistake, which must not take the memory that
+/// the other models need.
+const MAX_BATCH_BYTES: usize = 1 << 30;
 /// Instances on a GPU: one computes while the other copies.
 const INSTANCES_PER_GPU: usize = 2;
 
@@ -85,10 +88,18 @@ impl Model {
         let outputs = first.outputs().to_vec();
         let class_output = class_output(&outputs, config.output.as_deref()).map_err(in_config)?;
         let class_count = class_count(&outputs[class_output]).map_err(in_file)?;
-        let preprocessor = Preprocessor::new(&config.preprocess, &input.shape[1..], input.data_type)
-            .map_err(|error| in_config(error.to_string()))?;
-        let labels = labels::read(folder, config.labels.as_deref(), class_count)
-            .map_err(|error| in_config(error.message().to_owned()))?;
+        let preprocessor =
+            Preprocessor::new(&config.preprocess, &input.shape[1..], input.data_type).map_err(|error| {
+                match error.key {
+                    "input" => in_file(Error::invalid(error.message)),
+                    _ => in_config(error.to_string()),
+                }
+            })?;
+        let labels =
+            labels::read(folder, config.labels.as_deref(), class_count).map_err(|error| match config.labels {
+                Some(_) => in_config(error.message().to_owned()),
+                None => error,
+            })?;
         let row_shape = preprocessor.row_shape();
         let facts = facts::read(&path, &outputs[class_output].name, row_shape)?;
         let scores = config.scores.unwrap_or(facts.scores);
@@ -104,6 +115,7 @@ impl Model {
             (None, None) => MAX_BATCH_SIZE_ON_CPU,
         };
 
+        check_batch_bytes(max_batch_size, row_shape, input.data_type).map_err(in_file)?;
         let mut row_time = Duration::ZERO;
         for session in &mut sessions {
             row_time = warm_up(session, row_shape, fixed_batch, max_batch_size).map_err(|error| {
@@ -279,6 +291,19 @@ fn check_input(input: &TensorSpec) -> Result<Option<usize>> {
         fixed if fixed > 0 => Ok(Some(fixed as usize)),
         other => Err(Error::invalid(format!("the input {name} has a batch dimension of {other}"))),
     }
+}
+
+/// Checks that a batch's input can be allocated.
+fn check_batch_bytes(rows: usize, row_shape: [usize; 3], data_type: DataType) -> Result<()> {
+    let [a, b, c] = row_shape;
+    let bytes = element_count(&[rows, a, b, c])?.checked_mul(data_type.size().unwrap_or(1));
+    if bytes.is_none_or(|bytes| bytes > MAX_BATCH_BYTES) {
+        return Err(Error::invalid(format!(
+            "a batch of {rows} pictures of {row_shape:?} takes more than {MAX_BATCH_BYTES} bytes: lower max_batch_size or \
+             preprocess.crop"
+        )));
+    }
+    Ok(())
 }
 
 /// The index of the output that holds the class scores.

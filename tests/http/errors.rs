@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::client::{Connection, get, send};
 use crate::graphs;
+use crate::metrics;
 use crate::server::{PLAIN_RECIPE, Repository, config, png, start, within_a_minute};
 
 /// `[N, 3, 2, 2]` to the rows of a table of ten that the channel means name. Another mean fails the run.
@@ -213,16 +214,4 @@ async fn the_metrics_listener_knows_metrics_alone() {
         answer.starts_with("HTTP/1.1 404") && answer.ends_with(r#"{"error":"there is nothing at /v2"}"#),
         "{answer}"
     );
-}
-
-async fn metrics(server: &Server, path: &str) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(server.metrics_address()).await.unwrap();
-    stream
-        .write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
 }

@@ -13,6 +13,7 @@ mod architecture;
 mod classify;
 mod connections;
 mod errors;
+mod predict;
 mod shutdown;
 mod v2;
 
@@ -30,4 +31,14 @@ async fn begin_classify(server: &Server, length: usize) -> TcpStream {
     stream.read_exact(&mut interim).await.unwrap();
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream
+}
+
+/// What the metrics listener answers, head and all.
+async fn metrics(server: &Server, path: &str) -> String {
+    let mut stream = TcpStream::connect(server.metrics_address()).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }

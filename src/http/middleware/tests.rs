@@ -29,7 +29,7 @@ fn router(cors_origins: &[&str]) -> (Router, Registry) {
         .route("/panicking", get(panicking))
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed);
-    (wrap(routes, metrics, cors(&origins).unwrap()), registry)
+    (wrap(routes, &Observer::new(metrics), cors(&origins).unwrap().as_ref()), registry)
 }
 
 async fn send(router: &Router, request: Request) -> (StatusCode, HeaderMap, Bytes) {

@@ -147,6 +147,16 @@ fn lists_of_pictures_are_flat_and_counted() {
     }
 }
 
+#[test]
+fn nested_output_has_the_tensors_shape() {
+    let tensor = Tensor::from_vec(vec![2, 1, 3], vec![1i32, 2, 3, 4, 5, 6]).unwrap();
+    let nested = NestedJson::new("out", &tensor).unwrap();
+    assert_eq!(serde_json::to_string(&nested).unwrap(), "[[[1,2,3]],[[4,5,6]]]");
+    assert_eq!(serde_json::to_string(&nested.row(1)).unwrap(), "[[4,5,6]]");
+    let strings = Tensor::from_byte_strings(&["a"]).unwrap();
+    assert_eq!(NestedJson::new("out", &strings).unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
 fn written(tensor: &Tensor) -> String {
     serde_json::to_string(&JsonData::new("out", tensor).unwrap()).unwrap()
 }

@@ -1,14 +1,15 @@
 //! Health and metadata.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 
 use crate::http::AppState;
 use crate::http::error::HttpResult;
 use crate::http::extract::Target;
+use crate::http::middleware::Probe;
 use crate::inference::EXTENSIONS;
 use crate::repository::PLATFORM;
 use crate::tensor::TensorSpec;
@@ -31,8 +32,8 @@ pub(super) struct Live {
 }
 
 /// `GET /v2/health/live`: that this answers is the answer.
-pub(super) async fn live() -> Json<Live> {
-    Json(Live { live: true })
+pub(super) async fn live() -> (Extension<Probe>, Json<Live>) {
+    (Extension(Probe), Json(Live { live: true }))
 }
 
 #[derive(Serialize)]
@@ -41,9 +42,9 @@ struct Ready {
 }
 
 /// `GET /v2/health/ready`: whether the server should get traffic.
-pub(super) async fn ready(State(app): AppState) -> Response {
+pub(in crate::http) async fn ready(State(app): AppState) -> Response {
     let ready = app.inference.is_ready();
-    (readiness_status(ready), Json(Ready { ready })).into_response()
+    (readiness_status(ready), Extension(Probe), Json(Ready { ready })).into_response()
 }
 
 #[derive(Serialize)]

@@ -15,6 +15,7 @@ use axum::Router;
 use axum::http::HeaderName;
 use axum::routing::{get, post};
 
+pub(super) use self::metadata::ready;
 use super::App;
 
 /// The header that says how long a body's JSON part is, where raw tensors follow it.
@@ -25,7 +26,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
     let mut router = Router::new()
         .route("/v2", get(metadata::server))
         .route("/v2/health/live", get(metadata::live))
-        .route("/v2/health/ready", get(metadata::ready))
+        .route("/v2/health/ready", get(ready))
         .route("/v2/models/stats", get(statistics::of_all))
         .route("/v2/repository/index", post(repository::index))
         .route("/v2/repository/models/{model}/load", post(repository::load))

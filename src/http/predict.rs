@@ -1,0 +1,317 @@
+//! `POST …:predict`: the row form of TensorFlow Serving and of KServe's V1 protocol. Pictures give classes, tensors give the
+//! model's own output.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::classify::{Options, PredictionJson};
+use super::error::HttpResult;
+use super::extract::{Parameters, Payload, PredictTarget};
+use super::json::{self, off_worker};
+use super::tensor_json::{NestedJson, read_base64, read_tensor, shape_of};
+use super::{App, AppState};
+use crate::error::{Error, Result};
+use crate::inference::{ClassifyRequest, InferRequest};
+use crate::repository::Model;
+use crate::tensor::{DataType, Tensor};
+
+/// `POST /v1/models/M[/versions/V]:predict`.
+pub(super) async fn named_model(
+    State(app): AppState,
+    PredictTarget(target): PredictTarget,
+    Parameters(options): Parameters<Options>,
+    payload: Payload,
+) -> HttpResult<Response> {
+    let model = app.inference.model(&target.model, target.version)?;
+    predict(&app, model, options, payload).await
+}
+
+/// Has `model` answer the instances of a request.
+pub(super) async fn predict(
+    app: &App,
+    model: Arc<Model>,
+    mut options: Options,
+    payload: Payload,
+) -> HttpResult<Response> {
+    let mut admission = app.inference.admit(Arc::clone(&model), options.context(&payload))?;
+    let limits = ReadLimits {
+        max_json_depth: app.config.max_json_depth,
+        max_pictures: app.inference.limits().max_pictures,
+        max_tensor_bytes: app.inference.limits().max_tensor_bytes,
+    };
+    let data_type = model.input().data_type;
+    let read = off_worker(payload.bytes.len(), move || read(&payload.bytes, data_type, limits)).await;
+    let (instances, parameters) = match read {
+        Ok(request) => request,
+        Err(error) => {
+            admission.reject(&error);
+            return Err(error.into());
+        }
+    };
+    if let Some(parameters) = parameters {
+        options = parameters;
+        admission.context_mut().priority = options.priority();
+        admission.context_mut().timeout = options.timeout();
+    }
+    match instances {
+        Instances::Pictures(pictures) => {
+            let request = ClassifyRequest { pictures, top_k: options.top_k };
+            let answer = app.inference.classify(admission, request).await?;
+            let classes = answer.predictions.iter().map(|classes| PredictionJson::from(classes.as_slice()));
+            Ok(Json(AnswerJson { predictions: classes.collect::<Vec<_>>() }).into_response())
+        }
+        Instances::Tensor(tensor) => {
+            let rows = tensor.shape()[0];
+            let inputs = vec![(model.input().name.clone(), tensor)];
+            let answer =
+                app.inference.infer(admission, InferRequest { inputs, outputs: Vec::new(), top_k: None }).await?;
+            let bytes = answer.outputs.iter().map(|(_, tensor)| tensor.bytes().len()).sum();
+            Ok(off_worker(bytes, move || write(&answer.outputs, rows)).await?)
+        }
+    }
+}
+
+/// The limits that reading a request obeys.
+#[derive(Debug, Clone, Copy)]
+struct ReadLimits {
+    max_json_depth: usize,
+    max_pictures: usize,
+    max_tensor_bytes: usize,
+}
+
+/// What a request brings: all of one kind.
+#[derive(Debug)]
+enum Instances {
+    Pictures(Vec<Bytes>),
+    /// One row for each instance.
+    Tensor(Tensor),
+}
+
+/// Other keys, `signature_name` for instance, say nothing here and are ignored.
+#[derive(Deserialize)]
+struct RequestJson<'a> {
+    #[serde(borrow)]
+    instances: &'a RawValue,
+    /// Vertex AI's place for options, which has no query. They go before the query's.
+    parameters: Option<Options>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PictureJson<'a> {
+    #[serde(borrow)]
+    b64: Option<&'a RawValue>,
+    #[serde(borrow)]
+    image_bytes: Option<Base64Json<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Base64Json<'a> {
+    #[serde(borrow)]
+    b64: &'a RawValue,
+}
+
+/// Reads a request's instances. Numbers become a tensor of `data_type`.
+fn read(body: &[u8], data_type: DataType, limits: ReadLimits) -> Result<(Instances, Option<Options>)> {
+    let request: RequestJson = json::parse(body, limits.max_json_depth, "a predict request")?;
+    let instances = request.instances.get();
+    let first = instances.strip_prefix('[').map(str::trim_ascii_start);
+    let instances = if first.is_some_and(|first| first.starts_with('{')) {
+        Instances::Pictures(read_pictures(instances, limits.max_pictures)?)
+    } else {
+        let shape =
+            shape_of(instances).map_err(|error| error.map_message(|message| format!("instances: {message}")))?;
+        Instances::Tensor(read_tensor(instances, data_type, shape, limits.max_tensor_bytes)?)
+    };
+    Ok((instances, request.parameters))
+}
+
+fn read_pictures(instances: &str, max_pictures: usize) -> Result<Vec<Bytes>> {
+    let list = AtMost::<PictureJson>::new(max_pictures + 1);
+    let pictures = list
+        .deserialize(&mut serde_json::Deserializer::from_str(instances))
+        .map_err(|error| Error::invalid(format!("the instances are not all pictures as the first is: {error}")))?;
+    if pictures.len() > max_pictures {
+        return Err(Error::too_large(format!("there are more than {max_pictures} pictures in the request")));
+    }
+    let read = |(index, picture): (usize, &PictureJson)| match (&picture.b64, &picture.image_bytes) {
+        (Some(b64), None) | (None, Some(Base64Json { b64 })) => read_base64(b64.get(), index),
+        _ => Err(Error::invalid(format!(
+            "instance {index} is neither {{\"b64\": …}} nor {{\"image_bytes\": {{\"b64\": …}}}}"
+        ))),
+    };
+    pictures.iter().enumerate().map(read).collect()
+}
+
+/// The first so many elements of a list. Those behind are only skipped, so that a short body can't ask for much memory by
+/// naming many small things.
+struct AtMost<T> {
+    count: usize,
+    element: PhantomData<T>,
+}
+
+impl<T> AtMost<T> {
+    fn new(count: usize) -> Self {
+        Self { count, element: PhantomData }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for AtMost<T> {
+    type Value = Vec<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for AtMost<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+        let mut list = Vec::new();
+        while list.len() < self.count {
+            let Some(element) = elements.next_element()? else { return Ok(list) };
+            list.push(element);
+        }
+        while elements.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(list)
+    }
+}
+
+#[derive(Serialize)]
+struct AnswerJson<T> {
+    predictions: T,
+}
+
+/// A model with one output answers its rows; one with several, an object of them for each row.
+fn write(outputs: &[(String, Tensor)], rows: usize) -> Result<Response> {
+    let outputs = outputs
+        .iter()
+        .map(|(name, tensor)| match tensor.shape().first() {
+            Some(&found) if found == rows => Ok((name.as_str(), NestedJson::new(name, tensor)?)),
+            _ => {
+                Err(Error::invalid(format!("the output {name} has no row for each instance: ask for it by V2's infer")))
+            }
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let body = match outputs.as_slice() {
+        [(_, output)] => serde_json::to_vec(&AnswerJson { predictions: output }),
+        outputs => {
+            let predictions = (0..rows).map(|row| RowJson { outputs, row }).collect::<Vec<_>>();
+            serde_json::to_vec(&AnswerJson { predictions })
+        }
+    };
+    let body = body.map_err(|error| Error::internal("the answer could not be written as JSON").with_source(error))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// One row of several outputs.
+struct RowJson<'a> {
+    outputs: &'a [(&'a str, NestedJson)],
+    row: usize,
+}
+
+impl Serialize for RowJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.outputs.len()))?;
+        for (name, output) in self.outputs {
+            map.serialize_entry(name, &output.row(self.row))?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    const LIMITS: ReadLimits = ReadLimits { max_json_depth: 32, max_pictures: 3, max_tensor_bytes: 1 << 20 };
+
+    fn tensor(instances: &str) -> Result<Tensor> {
+        let body = format!(r#"{{"signature_name": "serving_default", "instances": {instances}}}"#);
+        match read(body.as_bytes(), DataType::Fp32, LIMITS)? {
+            (Instances::Tensor(tensor), None) => Ok(tensor),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn numbers_are_a_tensor_of_the_shape_in_which_they_nest() {
+        for (text, shape) in [
+            ("[1, 2, 3]", &[3][..]),
+            (" [ [1, 2, 3] , [4, 5, 6]\n]", &[2, 3]),
+            ("[[[[1]], [[2]], [[3]]]]", &[1, 3, 1, 1]),
+        ] {
+            let tensor = tensor(text).unwrap();
+            assert_eq!(tensor.shape(), shape, "{text}");
+            let values: Vec<f32> = (1..=tensor.len()).map(|value| value as f32).collect();
+            assert_eq!(*tensor.to_slice::<f32>().unwrap(), values, "{text}");
+        }
+        for text in [
+            "1",
+            "null",
+            "\"aGk=\"",
+            "{}",
+            "[1, [2]]",
+            "[[1], 2]",
+            "[[1, 2], [3]]",
+            "[[1], [2, 3]]",
+            "[1, {\"b64\": \"\"}]",
+            "[1, {\"b64\": [1]}]",
+            "[[1], {\"a\": [[]]}]",
+            "[\"aGk=\"]",
+            "[[]]",
+            "[1e99]",
+        ] {
+            match tensor(text) {
+                Ok(tensor) => assert!(tensor.is_empty(), "{text}"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}"),
+            }
+        }
+        let deep = format!("{}1{}", "[".repeat(31), "]".repeat(31));
+        assert_eq!(tensor(&deep).unwrap().shape(), [1; 31]);
+    }
+
+    #[test]
+    fn objects_are_pictures() {
+        let pictures = |instances: &str| {
+            let body = format!(r#"{{"instances": {instances}, "parameters": {{"top_k": 2}}}}"#);
+            match read(body.as_bytes(), DataType::Fp32, LIMITS)? {
+                (Instances::Pictures(pictures), Some(Options { top_k: 2, .. })) => Ok(pictures),
+                other => panic!("{other:?}"),
+            }
+        };
+        let both = r#"[{"b64": "aGk="}, {"image_bytes": {"b64": "aG8"}}]"#;
+        assert_eq!(pictures(both).unwrap(), [b"hi".as_slice(), b"ho"]);
+        let many = format!("[{}{{}}]", "{},".repeat(100_000));
+        assert_eq!(pictures(&many).unwrap_err().kind(), ErrorKind::PayloadTooLarge);
+        for text in [
+            "[{}]",
+            r#"[{"b64": 1}]"#,
+            r#"[{"b64": "*"}]"#,
+            r#"[{"b64": "aGk="}, [1]]"#,
+            r#"[{"b64": "aGk=", "image_bytes": {"b64": "aGk="}}]"#,
+            r#"[{"image_bytes": "aGk="}]"#,
+            r#"[{"picture": {"b64": "aGk="}}]"#,
+        ] {
+            assert_eq!(pictures(text).unwrap_err().kind(), ErrorKind::InvalidArgument, "{text}");
+        }
+    }
+}
