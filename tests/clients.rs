@@ -111,7 +111,9 @@ async fn the_example_in_python() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_in_rust() {
-    // Cargo builds the examples before it runs the tests, and puts them beside the tests' own folder.
+    // `cargo test` builds the examples before it runs any test, and puts them beside the tests' own folder.
     let tests = std::env::current_exe().unwrap();
-    run_example(tests.parent().unwrap().with_file_name("examples").join("classify"), Vec::new()).await;
+    let example = tests.parent().unwrap().with_file_name("examples").join("classify");
+    assert!(example.exists(), "{} is missing: `cargo build --example classify` makes it", example.display());
+    run_example(example, Vec::new()).await;
 }

@@ -18,6 +18,7 @@ sys.modules["kserve"] = package
 
 from kserve.inference_client import InferenceGRPCClient, InferenceRESTClient, RESTConfig  # noqa: E402
 from kserve.protocol.grpc import grpc_predict_v2_pb2  # noqa: E402
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub  # noqa: E402
 from kserve.protocol.infer_type import InferInput, InferRequest  # noqa: E402
 
 
@@ -66,13 +67,25 @@ class Grpc(unittest.IsolatedAsyncioTestCase):
                 await client.is_model_ready("nothing")
             self.assertEqual(raised.exception.code(), grpc.StatusCode.NOT_FOUND)
 
+    async def test_the_name_of_a_model_to_load(self):
+        async with grpc.aio.insecure_channel(GRPC) as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            for call, request in [
+                (stub.RepositoryModelLoad, grpc_predict_v2_pb2.RepositoryModelLoadRequest(model_name="means")),
+                (stub.RepositoryModelUnload, grpc_predict_v2_pb2.RepositoryModelUnloadRequest(model_name="means")),
+            ]:
+                with self.assertRaisesRegex(grpc.RpcError, "the model means cannot be"):
+                    await call(request, timeout=60)
+
 
 class Protos(unittest.TestCase):
     def test_the_service_has_all_that_the_client_knows(self):
         with grpc.insecure_channel(GRPC) as channel:
             ours = served_file(channel, "inference.GRPCInferenceService")
         theirs = grpc_predict_v2_pb2.DESCRIPTOR
-        compare_messages(theirs.message_types_by_name, ours.message_types_by_name)
+        # Triton's clients have the name of the repository under this number; the server takes either for the model's name.
+        triton = [".RepositoryModelLoadRequest.model_name", ".RepositoryModelUnloadRequest.model_name"]
+        compare_messages(theirs.message_types_by_name, ours.message_types_by_name, ignored=triton)
         compare_service(*[file.services_by_name["GRPCInferenceService"] for file in [theirs, ours]])
 
 
