@@ -137,7 +137,7 @@ mod tests {
             ModelInferRequest { model_name: "m".into(), inputs: vec![input.clone()], ..Default::default() };
         assert_eq!(count(&request).unwrap(), 1 + 1 + 4 + 3);
         // What is in a tensor's bytes is the tensor's own business, even if it looks like entries.
-        request.raw_input_contents = vec![vec![0x2a, 0].repeat(MAX_ENTRIES).into()];
+        request.raw_input_contents = vec![[0x2a, 0].repeat(MAX_ENTRIES).into()];
         assert_eq!(count(&request).unwrap(), 10);
         request.inputs = vec![input; MAX_ENTRIES / 8];
         assert_eq!(count(&request).unwrap_err().code(), tonic::Code::ResourceExhausted);

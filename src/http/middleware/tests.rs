@@ -161,7 +161,7 @@ async fn requests_are_counted_by_route_and_status() {
 async fn a_client_that_leaves_is_counted_too() {
     let registry = Registry::new();
     let slow = Router::new().route("/slow", get(async || std::future::pending::<()>().await));
-    let router = wrap(slow, HttpMetrics::register(&registry).unwrap(), None);
+    let router = wrap(slow, &Observer::new(HttpMetrics::register(&registry).unwrap()), None);
     assert!(router.oneshot(get_request("/slow", &[])).now_or_never().is_none());
     let text = exposed(&registry);
     assert!(text.contains(r#"route="/slow",status="499"} 1"#), "{text}");
