@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http2;
@@ -26,6 +27,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const FRAME_BYTES: u32 = 1 << 18;
 /// The largest head of a call.
 const HEADER_BYTES: u32 = 16 << 10;
+
+/// How long a connection on which there was no call yet may go on once draining has begun. hyper ends a connection only after
+/// HTTP/2's handshake, which some clients never begin.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What connections have in common.
 #[derive(Debug, Clone)]
@@ -61,7 +66,10 @@ impl Connections {
 
     async fn serve_connection(self, stream: TcpStream, peer: SocketAddr, mut draining: Draining) {
         let is_draining = draining.clone();
+        let has_called = Arc::new(AtomicBool::new(false));
+        let called = Arc::clone(&has_called);
         let service = service_fn(move |request| {
+            called.store(true, Ordering::Relaxed);
             let call = observe(Arc::clone(&self.observer), self.routes.clone(), peer, is_draining.clone(), request);
             async move { Ok::<_, Infallible>(call.await) }
         });
@@ -70,7 +78,11 @@ impl Connections {
             served = &mut connection => served,
             () = draining.begun() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                match tokio::time::timeout(HANDSHAKE_PATIENCE, &mut connection).await {
+                    Ok(served) => served,
+                    Err(_) if has_called.load(Ordering::Relaxed) => connection.await,
+                    Err(_) => Ok(()),
+                }
             }
         };
         if let Err(error) = served {

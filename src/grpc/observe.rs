@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
+use http_body_util::{BodyStream, StreamBody};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Request, Response};
@@ -34,6 +35,9 @@ const PROBES: &[&str] = &[
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",
 ];
+
+/// Where reflection's paths begin, in both versions.
+const REFLECTION: &str = "/grpc.reflection.";
 
 /// What [`observe`] needs beside the call.
 #[derive(Debug)]
@@ -78,7 +82,13 @@ pub(super) async fn observe(
             call.deadline = timeout.and_then(|timeout| received.checked_add(timeout));
             request.extensions_mut().insert(call.clone());
             // Routes are always ready, so they can be called without being asked.
-            let answer = AssertUnwindSafe(routes.call(request)).catch_unwind();
+            let answer = if request.uri().path().starts_with(REFLECTION) {
+                let draining = call.draining.clone();
+                routes.call(request.map(|messages| until_draining(messages, draining)))
+            } else {
+                routes.call(request)
+            };
+            let answer = AssertUnwindSafe(answer).catch_unwind();
             match until(call.deadline, answer).await {
                 Ok(Ok(Ok(response))) => response,
                 Ok(Ok(Err(never))) => match never {},
@@ -106,6 +116,13 @@ async fn until<T>(deadline: Option<Instant>, answer: impl Future<Output = T>) ->
     tokio::time::timeout_at(deadline.into(), answer)
         .await
         .map_err(|_| Error::deadline_exceeded("the call's deadline passed before it was answered"))
+}
+
+/// The messages that come before the server drains. Reflection answers for as long as its clients have something to ask, and
+/// some keep that open; they must not hold up the end.
+fn until_draining(messages: Incoming, mut draining: Draining) -> Body {
+    let ending = async move { draining.begun().await };
+    Body::new(StreamBody::new(BodyStream::new(messages).take_until(ending)))
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {

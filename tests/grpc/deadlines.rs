@@ -70,6 +70,8 @@ async fn cancelling_a_call_takes_the_request_out_of_the_queue() {
     cancelled.abort();
     until(&server, &in_flight("held"), 0.0).await;
     until(&server, &requests("held", "canceled"), 1.0).await;
+    let calls = "convoy_grpc_requests_total{method=\"ModelInfer\",service=\"inference.GRPCInferenceService\",status=\"CANCELLED\"}";
+    until(&server, calls, 1.0).await;
 
     // Were it still queued, it would make a batch with the second, and the third would wait for an hour.
     let pair = async { tokio::join!(second.model_infer(held(None)), third.model_infer(held(None))) };

@@ -10,8 +10,8 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::client::channel;
-use crate::server::{config, within_a_minute};
-use crate::{repository, server};
+use crate::server::within_a_minute;
+use crate::{repository, server, unhurried};
 
 fn of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.into() }
@@ -29,7 +29,7 @@ async fn next(watch: &mut Streaming<HealthCheckResponse>) -> Result<ServingStatu
 #[tokio::test]
 async fn health_follows_readiness_and_the_repository() {
     let repository = repository();
-    let server = Server::start(config(&repository)).await.unwrap();
+    let server = Server::start(unhurried(&repository)).await.unwrap();
     let mut client = HealthClient::new(channel(&server).await);
     assert_eq!(check(&mut client, "").await, Ok(ServingStatus::NotServing));
     assert_eq!(check(&mut client, "means").await, Err(Code::NotFound));
@@ -91,4 +91,19 @@ async fn reflection_lists_every_service_in_both_versions() {
         panic!("{answer:?}")
     };
     assert_eq!(files.file_descriptor_proto.len(), 1);
+}
+
+#[tokio::test]
+async fn whoever_keeps_reflection_open_does_not_hold_up_the_end() {
+    let (server, _repository) = server().await;
+    let request = v1::ServerReflectionRequest {
+        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(String::new())),
+        ..Default::default()
+    };
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel(&server).await);
+    let asked = stream::iter([request]).chain(stream::pending());
+    let mut answers = client.server_reflection_info(asked).await.unwrap().into_inner();
+    answers.next().await.unwrap().unwrap();
+    within_a_minute(server.shutdown()).await;
+    assert!(answers.next().await.is_none());
 }

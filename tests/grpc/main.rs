@@ -23,6 +23,7 @@ mod stream;
 use std::time::Duration;
 
 use bytes::Bytes;
+use convoy::config::ServerConfig;
 use convoy::grpc::proto::inference::ModelInferResponse;
 use convoy::server::Server;
 use server::{PLAIN_RECIPE, Repository, config, start, within_a_minute};
@@ -39,7 +40,14 @@ const HELD: &str = "max_batch_size = 2\n[instances]\ncount = 1\n[batching]\nmax_
 /// A server with the models `means`, `fixed`, `held` and `broken`.
 async fn server() -> (Server, Repository) {
     let repository = repository();
-    (start(config(&repository)).await, repository)
+    (start(unhurried(&repository)).await, repository)
+}
+
+/// The configuration of a server that is never ended by its shutdown's timeout: what holds it up, holds up the test.
+fn unhurried(repository: &Repository) -> ServerConfig {
+    let mut config = config(repository);
+    config.shutdown.timeout_ms = 3_600_000;
+    config
 }
 
 fn repository() -> Repository {

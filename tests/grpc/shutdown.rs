@@ -18,7 +18,8 @@ fn request(model: &str) -> ModelInferRequest {
 async fn calls_in_flight_are_answered_and_open_streams_end() {
     let (server, _repository) = server().await;
     let address = server.grpc_address();
-    // An idle connection, a call that waits, and a stream with a request that waits.
+    // A connection that says nothing, an idle one, a call that waits, and a stream that is open.
+    let _silent = tokio::net::TcpStream::connect(address).await.unwrap();
     let _idle = client(&server).await;
     let mut waiting = client(&server).await;
     let waiting = tokio::spawn(async move { waiting.model_infer(request("held")).await });
@@ -35,7 +36,7 @@ async fn calls_in_flight_are_answered_and_open_streams_end() {
     while tokio::net::TcpStream::connect(address).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // What waits for a full batch would wait until the shutdown's timeout; it is only then that it is cut off.
+    // What waits for a full batch would hold up the end until the shutdown's timeout.
     assert!(!shutdown.is_finished());
     waiting.abort();
     within_a_minute(shutdown).await.unwrap();
