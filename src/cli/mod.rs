@@ -5,6 +5,7 @@
 mod bench;
 mod classify;
 mod export;
+mod hash_key;
 mod serve;
 
 use std::future::Future;
@@ -29,6 +30,7 @@ enum Command {
     Classify(classify::ClassifyArgs),
     Export(export::ExportArgs),
     Bench(bench::BenchArgs),
+    HashKey(hash_key::HashKeyArgs),
 }
 
 /// Runs the command that the process's arguments name.
@@ -38,6 +40,7 @@ pub fn main() -> ExitCode {
         Command::Classify(args) => block_on(classify::run(&args)),
         Command::Export(args) => export::run(&args).map(|()| true),
         Command::Bench(args) => block_on(bench::run(&args)),
+        Command::HashKey(args) => hash_key::run(&args).map(|()| true),
     };
     match complete {
         Ok(true) => ExitCode::SUCCESS,

@@ -46,9 +46,9 @@ pub(super) async fn predict(
 ) -> HttpResult<Response> {
     let mut admission = app.inference.admit(Arc::clone(&model), options.context(&payload))?;
     let limits = ReadLimits {
-        max_json_depth: app.config.max_json_depth,
-        max_pictures: app.inference.limits().max_pictures,
-        max_tensor_bytes: app.inference.limits().max_tensor_bytes,
+        json_depth: app.config.max_json_depth,
+        pictures: app.inference.limits().max_pictures,
+        tensor_bytes: app.inference.limits().max_tensor_bytes,
     };
     let data_type = model.input().data_type;
     let read = off_worker(payload.bytes.len(), move || read(&payload.bytes, data_type, limits)).await;
@@ -85,9 +85,9 @@ pub(super) async fn predict(
 /// The limits that reading a request obeys.
 #[derive(Debug, Clone, Copy)]
 struct ReadLimits {
-    max_json_depth: usize,
-    max_pictures: usize,
-    max_tensor_bytes: usize,
+    json_depth: usize,
+    pictures: usize,
+    tensor_bytes: usize,
 }
 
 /// What a request brings: all of one kind.
@@ -125,15 +125,15 @@ struct Base64Json<'a> {
 
 /// Reads a request's instances. Numbers become a tensor of `data_type`.
 fn read(body: &[u8], data_type: DataType, limits: ReadLimits) -> Result<(Instances, Option<Options>)> {
-    let request: RequestJson = json::parse(body, limits.max_json_depth, "a predict request")?;
+    let request: RequestJson = json::parse(body, limits.json_depth, "a predict request")?;
     let instances = request.instances.get();
     let first = instances.strip_prefix('[').map(str::trim_ascii_start);
     let instances = if first.is_some_and(|first| first.starts_with('{')) {
-        Instances::Pictures(read_pictures(instances, limits.max_pictures)?)
+        Instances::Pictures(read_pictures(instances, limits.pictures)?)
     } else {
         let shape =
             shape_of(instances).map_err(|error| error.map_message(|message| format!("instances: {message}")))?;
-        Instances::Tensor(read_tensor(instances, data_type, shape, limits.max_tensor_bytes)?)
+        Instances::Tensor(read_tensor(instances, data_type, shape, limits.tensor_bytes)?)
     };
     Ok((instances, request.parameters))
 }
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    const LIMITS: ReadLimits = ReadLimits { max_json_depth: 32, max_pictures: 3, max_tensor_bytes: 1 << 20 };
+    const LIMITS: ReadLimits = ReadLimits { json_depth: 32, pictures: 3, tensor_bytes: 1 << 20 };
 
     fn tensor(instances: &str) -> Result<Tensor> {
         let body = format!(r#"{{"signature_name": "serving_default", "instances": {instances}}}"#);
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn objects_are_pictures() {
-        let pictures = |instances: &str| {
+        let pictures = |instances: &str| -> Result<Vec<Bytes>> {
             let body = format!(r#"{{"instances": {instances}, "parameters": {{"top_k": 2}}}}"#);
             match read(body.as_bytes(), DataType::Fp32, LIMITS)? {
                 (Instances::Pictures(pictures), Some(Options { top_k: 2, .. })) => Ok(pictures),

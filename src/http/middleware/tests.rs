@@ -2,6 +2,7 @@ use std::collections::HashSet;
 use std::io::Read as _;
 use std::sync::Mutex;
 
+use axum::Extension;
 use axum::body::{Body, to_bytes};
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
@@ -23,6 +24,7 @@ fn router(cors_origins: &[&str]) -> (Router, Registry) {
     let panicking = async || assert!(std::hint::black_box(false), "the secret cause");
     let routes = Router::new()
         .route("/short", get(async || "short"))
+        .route("/probe", get(async || (Extension(Probe), "alive")))
         .route("/long", get(async || "long ".repeat(1000)))
         .route("/echo", post(async |body: Bytes| body))
         .route("/failing", get(failing))
@@ -161,7 +163,7 @@ async fn requests_are_counted_by_route_and_status() {
 async fn a_client_that_leaves_is_counted_too() {
     let registry = Registry::new();
     let slow = Router::new().route("/slow", get(async || std::future::pending::<()>().await));
-    let router = wrap(slow, HttpMetrics::register(&registry).unwrap(), None);
+    let router = wrap(slow, &Observer::new(HttpMetrics::register(&registry).unwrap()), None);
     assert!(router.oneshot(get_request("/slow", &[])).now_or_never().is_none());
     let text = exposed(&registry);
     assert!(text.contains(r#"route="/slow",status="499"} 1"#), "{text}");
@@ -196,7 +198,8 @@ async fn each_request_has_one_line_and_an_internal_error_its_cause_once() {
     let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let (router, _) = router(&[]);
-    for path in ["/short?secret=1", "/failing", "/nowhere"] {
+    // The answer to a probe is no line.
+    for path in ["/short?secret=1", "/probe", "/failing", "/nowhere"] {
         send(&router, get_request(path, &[("x-request-id", "abc")])).await;
     }
 
