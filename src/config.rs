@@ -132,6 +132,7 @@ impl ServerConfig {
         for (key, value) in [
             ("max_pictures", self.limits.max_pictures as u64),
             ("max_pixels", self.limits.max_pixels),
+            ("max_decode_bytes", self.limits.max_decode_bytes),
             ("max_tensor_bytes", self.limits.max_tensor_bytes as u64),
             ("decode_threads", self.limits.decode_threads as u64),
         ] {

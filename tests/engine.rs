@@ -28,7 +28,7 @@ fn a_batch_is_put_together_run_and_padded() {
     let folder = tempfile::tempdir().unwrap();
     let path = graphs::write(folder.path(), &graphs::channel_means(8, None));
     let graph = load(&path, Vec::new()).unwrap();
-    assert_eq!(graph.provider(), &Provider::Cpu);
+    assert_eq!(graph.provider(), &Provider::Cpu {});
     let mut session = graph.session(0).unwrap();
     assert_eq!(session.input().shape, [-1, 3, 8, 8]);
     assert_eq!(session.outputs()[0].shape, [-1, 3]);
@@ -87,7 +87,7 @@ fn a_gpu_provider_that_cannot_run_is_an_error_with_onnx_runtimes_reason() {
 fn only_a_list_that_says_so_falls_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = graphs::write(folder.path(), &graphs::channel_means(8, None));
-    let graph = load(&path, vec![Provider::Cuda(CudaOptions::default()), Provider::Cpu]).unwrap();
+    let graph = load(&path, vec![Provider::Cuda(CudaOptions::default()), Provider::Cpu {}]).unwrap();
     assert_eq!(graph.provider().as_str(), "cpu", "what really runs is what is named");
 }
 

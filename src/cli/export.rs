@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::onnx;
 use crate::zoo::weights::{Origin, Weights};
-use crate::zoo::{Architecture, Recipe};
+use crate::zoo::{Architecture, OnnxOptions, Recipe};
 
 const LABELS_FILE: &str = "labels.txt";
 const CONFIG_FILE: &str = "config.toml";
@@ -18,13 +18,20 @@ const CONFIG_FILE: &str = "config.toml";
 /// Write an architecture's ONNX graph with the weights of a checkpoint.
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// The architecture: efficientnet-lite0, resnet50, …; a wrong name lists them all.
+    /// The architecture: efficientnet-lite0, resnet50, …; `convoy list` names them all.
     architecture: String,
 
     /// The checkpoint, a .safetensors file or a PyTorch file (.pth); or random:SEED for untrained weights.
     #[arg(long, value_name = "FILE|random:SEED")]
     weights: Origin,
 
+    #[command(flatten)]
+    target: Target,
+}
+
+/// What is written, and where.
+#[derive(Debug, Args)]
+pub(super) struct Target {
     /// The class names: a text file with one a line, or JSON: a list, or an object from index to name. They are written to
     /// labels.txt.
     #[arg(long, value_name = "FILE")]
@@ -33,6 +40,14 @@ pub(super) struct ExportArgs {
     /// Where the model goes [default: models/ARCHITECTURE/1/model.onnx].
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+
+    /// Make the side branches outputs too; otherwise they are left out.
+    #[arg(long)]
+    aux: bool,
+
+    /// The version of ONNX's operators, 11 to 21.
+    #[arg(long, value_name = "N", default_value_t = OnnxOptions::default().opset)]
+    opset: i64,
 
     /// Keep batch norms as nodes of their own instead of folding them into the convolutions.
     #[arg(long)]
@@ -49,19 +64,33 @@ pub(super) struct ExportArgs {
 /// When the weights don't fit the architecture, the labels don't fit the weights, or a file cannot be read or written.
 pub(super) fn run(args: &ExportArgs) -> Result<()> {
     let architecture = Architecture::find(&args.architecture)?;
-    let output = match &args.output {
+    export(architecture, &Weights::open(&args.weights)?, &architecture.recipe, &args.target)
+}
+
+/// Writes the model with `weights`, whose pictures `recipe` prepares.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn export(architecture: &Architecture, weights: &Weights, recipe: &Recipe, target: &Target) -> Result<()> {
+    let output = match &target.output {
         Some(output) => output.clone(),
         None => ["models", architecture.name, "1", "model.onnx"].iter().collect(),
     };
     let folder = model_folder(&output)?;
-    let weights = Weights::open(&args.weights)?;
-    let labels = args.labels.as_deref().map(read_labels).transpose()?;
+    let classes = architecture.classes(weights);
+    let mut labels = target.labels.as_deref().map(read_labels).transpose()?;
     if let Some(labels) = &labels {
-        let classes = architecture.classes(&weights);
         ensure!(labels.len() == classes, "there are {} labels, and the weights have {classes} classes", labels.len());
     }
+    if weights.is_untrained() {
+        // Whoever sees an answer of such a model must not take it for one.
+        let names = labels.unwrap_or_else(|| (0..classes).map(|class| format!("class {class}")).collect());
+        labels = Some(names.into_iter().map(|name| format!("{name} (untrained)")).collect());
+    }
 
-    let model = architecture.to_onnx(&weights, args.keep_batch_norm)?;
+    let options =
+        OnnxOptions { side_branches: target.aux, keep_batch_norm: target.keep_batch_norm, opset: target.opset };
+    let model = architecture.to_onnx(weights, options)?;
     write_atomically(&output, |file| onnx::write_model(model, file))?;
     println!("{}: {}, weights from {}", output.display(), architecture.title, weights.origin());
 
@@ -72,11 +101,11 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
     }
 
     let config_path = folder.join(CONFIG_FILE);
-    if config_path.exists() && !args.force {
+    if config_path.exists() && !target.force {
         println!("{}: left as it is", config_path.display());
         return Ok(());
     }
-    let config = config(architecture, labels_path.exists())?;
+    let config = config(architecture, recipe, labels_path.exists())?;
     write_atomically(&config_path, |file| file.write_all(config.as_bytes()))?;
     println!("{}: the recipe of {}", config_path.display(), architecture.title);
     Ok(())
@@ -93,14 +122,14 @@ fn model_folder(output: &Path) -> Result<&Path> {
         .with_context(|| format!("{} does not end in VERSION/model.onnx, where VERSION is a number", output.display()))
 }
 
-fn config(architecture: &Architecture, has_labels: bool) -> Result<String> {
+fn config(architecture: &Architecture, recipe: &Recipe, has_labels: bool) -> Result<String> {
     #[derive(Serialize)]
     struct Config<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         labels: Option<&'a str>,
         preprocess: &'a Recipe,
     }
-    let config = Config { labels: has_labels.then_some(LABELS_FILE), preprocess: &architecture.recipe };
+    let config = Config { labels: has_labels.then_some(LABELS_FILE), preprocess: recipe };
     Ok(format!("# {} ({}).\n\n{}", architecture.title, architecture.paper, toml::to_string(&config)?))
 }
 
@@ -162,6 +191,9 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::preprocess::Preprocessor;
+    use crate::tensor::DataType;
+    use crate::zoo::ARCHITECTURES;
 
     #[derive(Parser)]
     struct Cli {
@@ -211,7 +243,7 @@ mod tests {
 
         let model = onnx::read_model(&folder.0.join("model/3/model.onnx")).unwrap();
         assert_eq!(model.graph.unwrap().name, "efficientnet-lite0");
-        assert_eq!(folder.read("model/labels.txt"), labels);
+        assert_eq!(folder.read("model/labels.txt"), labels.replace("class", "class (untrained)"));
         let config: toml::Table = folder.read("model/config.toml").parse().unwrap();
         assert_eq!(config["labels"].as_str(), Some("labels.txt"));
         assert_eq!(config["preprocess"]["std"].as_array().unwrap(), &[128.0; 3].map(toml::Value::Float));
@@ -221,7 +253,20 @@ mod tests {
         folder.export(&[]).unwrap();
         assert_eq!(folder.read("model/config.toml"), "# mine");
         folder.export(&["--force"]).unwrap();
+        assert!(folder.read("model/labels.txt").ends_with("\nclass 999 (untrained)\n"));
         assert!(folder.read("model/config.toml").contains("labels = \"labels.txt\""));
+    }
+
+    #[test]
+    fn every_architectures_recipe_is_one_that_the_server_takes() {
+        for architecture in ARCHITECTURES {
+            let text = config(architecture, &architecture.recipe, true).unwrap();
+            let table: toml::Table = text.parse().unwrap();
+            let recipe = table["preprocess"].clone().try_into().unwrap();
+            let size = architecture.input_size;
+            let preprocessor = Preprocessor::new(&recipe, &[3, size as i64, size as i64], DataType::Fp32).unwrap();
+            assert_eq!(preprocessor.row_shape(), [3, size, size], "{}", architecture.name);
+        }
     }
 
     #[test]

@@ -4,8 +4,11 @@
 
 mod bench;
 mod classify;
+mod describe;
 mod export;
 mod hash_key;
+mod list;
+mod pull;
 mod serve;
 
 use std::future::Future;
@@ -29,6 +32,9 @@ enum Command {
     Serve(Box<serve::Serve>),
     Classify(classify::ClassifyArgs),
     Export(export::ExportArgs),
+    Pull(pull::PullArgs),
+    List(list::ListArgs),
+    Describe(describe::DescribeArgs),
     Bench(bench::BenchArgs),
     HashKey(hash_key::HashKeyArgs),
 }
@@ -39,6 +45,9 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.run().map(|()| true),
         Command::Classify(args) => block_on(classify::run(&args)),
         Command::Export(args) => export::run(&args).map(|()| true),
+        Command::Pull(args) => pull::run(&args).map(|()| true),
+        Command::List(args) => list::run(&args).map(|()| true),
+        Command::Describe(args) => describe::run(&args).map(|()| true),
         Command::Bench(args) => block_on(bench::run(&args)),
         Command::HashKey(args) => hash_key::run(&args).map(|()| true),
     };

@@ -45,7 +45,7 @@ macro_rules! options {
 }
 
 options! {
-    /// Folder of models: <name>/<version>/model.onnx [default: models]
+    /// Folder of models, `<name>/<version>/model.onnx` [default: models]
     #[arg(long, env = "CONVOY_MODEL_REPOSITORY", value_name = "DIR")]
     model_repository: PathBuf => model_repository;
 
@@ -144,6 +144,10 @@ options! {
     /// Most pixels of one picture, by its own header [default: 100000000]
     #[arg(long, env = "CONVOY_LIMITS_MAX_PIXELS", value_name = "COUNT")]
     limits_max_pixels: u64 => limits.max_pixels;
+
+    /// Most memory that decoding one picture may take, in bytes [default: 268435456]
+    #[arg(long, env = "CONVOY_LIMITS_MAX_DECODE_BYTES", value_name = "BYTES")]
+    limits_max_decode_bytes: u64 => limits.max_decode_bytes;
 
     /// Largest input tensor in bytes [default: 67108864]
     #[arg(long, env = "CONVOY_LIMITS_MAX_TENSOR_BYTES", value_name = "BYTES")]

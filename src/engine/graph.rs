@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use tracing::{debug, warn};
 
@@ -40,7 +41,7 @@ impl Graph {
     /// # Errors
     /// `Internal` when no provider of the list can run the model; the source is ONNX Runtime's own reason.
     pub fn load(runtime: &Runtime, path: &Path, options: &GraphOptions) -> Result<Self> {
-        let cpu_only = [Provider::Cpu];
+        let cpu_only = [Provider::Cpu {}];
         let mut providers: &[Provider] = if options.providers.is_empty() { &cpu_only } else { &options.providers };
         loop {
             let mut graph = Self {
@@ -74,7 +75,7 @@ impl Graph {
 
     /// The provider that runs the model.
     pub fn provider(&self) -> &Provider {
-        self.providers.first().unwrap_or(&Provider::Cpu)
+        self.providers.first().unwrap_or(&Provider::Cpu {})
     }
 
     /// A new session on the given device (0 on the CPU).
@@ -93,6 +94,7 @@ impl Graph {
             }
         }?;
         Session::new(session)
+            .map_err(|error| error.map_message(|message| format!("{}: {message}", self.path.display())))
     }
 
     /// Optimises the graph once and keeps its weights for all sessions. Where that cannot be done (nowhere to put the
@@ -100,9 +102,13 @@ impl Graph {
     fn share_weights(&mut self) -> Result<()> {
         match SharedWeights::extract(|target| {
             let builder = self.optimising_builder(0)?;
-            let mut builder = builder
+            let builder = builder
                 .with_optimized_model_path(target)
                 .map_err(|error| failed("the optimised graph has no place", &error))?;
+            // It warns that such a file is of use on this machine only, which is where it is read in a moment.
+            let mut builder = builder
+                .with_log_level(LogLevel::Error)
+                .map_err(|error| failed("the log level cannot be set", &error))?;
             builder.commit_from_file(&self.path).map(drop).map_err(|error| self.refused(&error))
         }) {
             Ok(shared) => {
@@ -141,7 +147,7 @@ impl Graph {
                 .with_intra_op_spinning(false)?
                 .with_inter_op_spinning(false)?;
             // Without a CPU entry in the list, a node that the GPU's provider does not take is an error.
-            if !self.providers.contains(&Provider::Cpu) {
+            if !self.providers.contains(&Provider::Cpu {}) {
                 builder = builder.with_disable_cpu_fallback()?;
             }
             // The CPU's provider is always there, as the last. Registering it by name would take its arena away.

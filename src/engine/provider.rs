@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 /// The list is an order of preference and the whole of what is allowed: a provider that cannot run the model is an error
 /// unless a later entry says what to fall back to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "lowercase")]
+#[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Provider {
-    /// ONNX Runtime's own CPU kernels.
-    Cpu,
+    /// ONNX Runtime's own CPU kernels. It has braces because serde lets a unit variant take any key, and there is none to take.
+    Cpu {},
     /// NVIDIA GPUs through CUDA and cuDNN.
     Cuda(CudaOptions),
     /// NVIDIA GPUs through TensorRT.
@@ -82,7 +82,7 @@ impl Provider {
     /// The provider's name in configuration, metadata and metrics: `"cpu"`, `"cuda"` or `"tensorrt"`.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Cpu => "cpu",
+            Self::Cpu {} => "cpu",
             Self::Cuda(_) => "cuda",
             Self::TensorRt(_) => "tensorrt",
         }
@@ -91,7 +91,7 @@ impl Provider {
     /// The devices to spread instances over; one, numbered 0, for the CPU.
     pub fn device_ids(&self) -> &[i32] {
         let ids: &[i32] = match self {
-            Self::Cpu => &[],
+            Self::Cpu {} => &[],
             Self::Cuda(options) => &options.device_ids,
             Self::TensorRt(options) => &options.device_ids,
         };
@@ -100,14 +100,14 @@ impl Provider {
 
     /// Whether this is a GPU's.
     pub fn is_gpu(&self) -> bool {
-        !matches!(self, Self::Cpu)
+        !matches!(self, Self::Cpu {})
     }
 
     /// The provider for ONNX Runtime, on `device_id`; `None` for the CPU's, which ONNX Runtime always has. That it cannot be
     /// registered is an error there, never a silent fall to the CPU.
     pub(super) fn dispatch(&self, device_id: i32) -> Option<ExecutionProviderDispatch> {
         match self {
-            Self::Cpu => None,
+            Self::Cpu {} => None,
             Self::Cuda(options) => Some(options.dispatch(device_id).error_on_failure()),
             Self::TensorRt(options) => Some(options.dispatch(device_id).error_on_failure()),
         }

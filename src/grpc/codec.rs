@@ -102,3 +102,49 @@ fn count_entries(mut message: &[u8], nesting: &Nesting, count: &mut usize) -> Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::proto::convoy::v1::{ClassifyRequest, ClassifyStreamRequest};
+    use crate::grpc::proto::inference::{
+        InferTensorContents, ModelInferRequest, model_infer_request::InferInputTensor,
+    };
+
+    /// How many entries the message has, or why it is refused.
+    fn count<T: Message + Name>(message: &T) -> Result<usize, Status> {
+        let mut count = 0;
+        count_entries(&message.encode_to_vec(), nesting(T::NAME), &mut count)?;
+        Ok(count)
+    }
+
+    #[test]
+    fn entries_are_counted_where_they_nest_and_nowhere_else() {
+        let contents = InferTensorContents {
+            bytes_contents: vec!["one".into(), "two".into()],
+            fp32_contents: vec![0.0; 10_000],
+            ..Default::default()
+        };
+        // A name, a datatype, a shape, the contents, and in these two strings and one run of floats.
+        let input = InferInputTensor {
+            name: "x".into(),
+            datatype: "BYTES".into(),
+            shape: vec![2],
+            contents: Some(contents),
+            ..Default::default()
+        };
+        let mut request =
+            ModelInferRequest { model_name: "m".into(), inputs: vec![input.clone()], ..Default::default() };
+        assert_eq!(count(&request).unwrap(), 1 + 1 + 4 + 3);
+        // What is in a tensor's bytes is the tensor's own business, even if it looks like entries.
+        request.raw_input_contents = vec![[0x2a, 0].repeat(MAX_ENTRIES).into()];
+        assert_eq!(count(&request).unwrap(), 10);
+        request.inputs = vec![input; MAX_ENTRIES / 8];
+        assert_eq!(count(&request).unwrap_err().code(), tonic::Code::ResourceExhausted);
+
+        let request = ClassifyRequest { images: vec!["".into(); MAX_ENTRIES - 1], ..Default::default() };
+        assert_eq!(count(&request).unwrap(), MAX_ENTRIES - 1);
+        let message = ClassifyStreamRequest { id: "1".into(), request: Some(request) };
+        assert_eq!(count(&message).unwrap_err().code(), tonic::Code::ResourceExhausted);
+    }
+}

@@ -15,10 +15,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tower::Service;
 
 use super::HttpConfig;
 use crate::net::{self, Acceptor, Draining, Stream};
+
+/// How long a connection without a request in progress is kept once draining has begun: time for an answer to be written and
+/// for a head that is on its way. A head that only trickles in must not hold up the end.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a listener treats its connections.
 #[derive(Debug, Clone, Copy)]
@@ -57,11 +62,17 @@ async fn serve_connection(
     idle_timeout: Duration,
     mut draining: Draining,
 ) {
+    let (in_progress, mut requests) = watch::channel(0usize);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
+        let in_progress = InProgress::begin(in_progress.clone());
         // A router is always ready, so it can be called without being asked.
-        router.clone().call(request)
+        let answer = router.clone().call(request);
+        async move {
+            let _in_progress = in_progress;
+            answer.await
+        }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -73,11 +84,41 @@ async fn serve_connection(
         served = &mut connection => served,
         () = draining.begun() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                served = &mut connection => served,
+                () = without_requests(&mut requests, DRAIN_PATIENCE) => Ok(()),
+            }
         }
     };
     if let Err(error) = served {
         // A client that left, timed out or spoke no HTTP: worth a look while debugging only.
         tracing::debug!(%peer, %error, "a connection ended early");
+    }
+}
+
+/// Counts a request of a connection for as long as its answer is being made.
+struct InProgress(watch::Sender<usize>);
+
+impl InProgress {
+    fn begin(requests: watch::Sender<usize>) -> Self {
+        requests.send_modify(|requests| *requests += 1);
+        Self(requests)
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.send_modify(|requests| *requests -= 1);
+    }
+}
+
+/// Completes when no request has been in progress for as long as `patience`.
+async fn without_requests(requests: &mut watch::Receiver<usize>, patience: Duration) {
+    loop {
+        // An error says that the connection's service is gone: then no request can come either.
+        let _ = requests.wait_for(|&requests| requests == 0).await;
+        if !matches!(tokio::time::timeout(patience, requests.changed()).await, Ok(Ok(()))) {
+            return;
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! It turns wire forms into the requests of [`crate::inference`] and its answers back, and it alone knows HTTP and JSON.
 //! It must not know how a model is found, queued or run, nor that there is a gRPC interface.
 
+mod architecture;
 mod auth;
 mod classify;
 mod config;
@@ -60,6 +61,8 @@ pub fn router(inference: Inference, config: HttpConfig, keys: &Keys, registry: &
         .route("/v1/models/{model}/versions/{version}", post(predict::named_model))
         .route("/v1/models/{model}/classify", post(classify::named_model))
         .route("/v1/models/{model}/versions/{version}/classify", post(classify::named_model))
+        .route("/v1/models/{model}/architecture", get(architecture::show))
+        .route("/v1/models/{model}/versions/{version}/architecture", get(architecture::show))
         .merge(v2::routes());
     let routes = auth::protect(routes, keys, Right::Infer)
         .merge(auth::protect(v2::administration(), keys, Right::Admin))

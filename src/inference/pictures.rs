@@ -23,7 +23,7 @@ pub(super) struct Pictures {
 impl Pictures {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            threads: Arc::new(Semaphore::new(limits.decode_threads.max(1))),
+            threads: Arc::new(Semaphore::new(limits.decode_threads.clamp(1, Semaphore::MAX_PERMITS))),
             limits: PictureLimits { max_pixels: limits.max_pixels, max_decode_bytes: limits.max_decode_bytes },
         }
     }

@@ -112,11 +112,14 @@ impl Admission {
         self.permits.iter().map(Permit::rows).sum()
     }
 
-    /// Takes more places, for `rows` in all.
+    /// Takes more places, for `rows` in all, and refuses the request if its deadline, which may not have been known before
+    /// its body was parsed, cannot be met.
     pub(super) fn extend_to(&mut self, rows: usize) -> Result<()> {
+        let scheduler = self.model.scheduler();
+        scheduler.check_deadline(self.rows(), self.context.deadline(&self.model))?;
         let missing = rows.saturating_sub(self.rows());
         if missing > 0 {
-            self.permits.push(self.model.scheduler().admit(missing, self.context.deadline(&self.model))?);
+            self.permits.push(scheduler.admit(missing, None)?);
         }
         Ok(())
     }

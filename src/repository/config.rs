@@ -10,6 +10,13 @@ use crate::error::{Error, Result};
 use crate::postprocess::Scores;
 use crate::preprocess::Recipe;
 
+/// The most that a size in the configuration can be. Each is far beyond use; over it, a slip of the keyboard would take all
+/// memory, or threads without end, from the other models.
+const MAX_BATCH_SIZE: usize = 4096;
+const MAX_QUEUE_SIZE: usize = 1 << 20;
+const MAX_INSTANCES: usize = 1024;
+const MAX_THREADS: usize = 1024;
+
 /// A model's configuration, as `config.toml` in its folder gives it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -120,22 +127,25 @@ impl ModelConfig {
     }
 
     /// What the types cannot say.
-    fn check(&self) -> Result<(), &'static str> {
-        if self.max_batch_size == Some(0) {
-            return Err("max_batch_size: must be at least 1");
+    fn check(&self) -> Result<(), String> {
+        for (key, value, lowest, highest) in [
+            ("max_batch_size", self.max_batch_size, 1, MAX_BATCH_SIZE),
+            ("batching.queue_size", Some(self.batching.queue_size), 0, MAX_QUEUE_SIZE),
+            ("instances.count", self.instances.count, 1, MAX_INSTANCES),
+            ("instances.intra_op_threads", self.instances.intra_op_threads, 1, MAX_THREADS),
+        ] {
+            if value.is_some_and(|value| !(lowest..=highest).contains(&value)) {
+                return Err(format!("{key}: must be from {lowest} to {highest}"));
+            }
         }
         if self.batching.default_priority == 0 {
-            return Err("batching.default_priority: must be at least 1, the most urgent");
-        }
-        if self.instances.count == Some(0) {
-            return Err("instances.count: must be at least 1");
-        }
-        if self.instances.intra_op_threads == Some(0) {
-            return Err("instances.intra_op_threads: must be at least 1");
+            return Err("batching.default_priority: must be at least 1, the most urgent".to_owned());
         }
         match &self.versions {
-            VersionPolicy::Latest(0) => Err("versions.latest: must be at least 1"),
-            VersionPolicy::Specific(versions) if versions.is_empty() => Err("versions.specific: names no version"),
+            VersionPolicy::Latest(0) => Err("versions.latest: must be at least 1".to_owned()),
+            VersionPolicy::Specific(versions) if versions.is_empty() => {
+                Err("versions.specific: names no version".to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -184,10 +194,15 @@ mod tests {
             ("max_batch_size = \"four\"", "max_batch_size"),
             ("[[providers]]\nname = \"cuda\"\ndevice = 1", "device"),
             ("[[providers]]\nname = \"tpu\"", "tpu"),
+            ("[[providers]]\nname = \"cpu\"\nthreads = 2", "threads"),
             ("versions = { latest = 0 }", "versions.latest"),
             ("versions = { specific = [] }", "versions.specific"),
             ("[batching]\ndefault_priority = 0", "batching.default_priority"),
             ("[instances]\ncount = 0", "instances.count"),
+            ("max_batch_size = 4097", "max_batch_size"),
+            ("[batching]\nqueue_size = 9223372036854775807", "batching.queue_size"),
+            ("[instances]\ncount = 100000", "instances.count"),
+            ("[instances]\nintra_op_threads = 100000", "instances.intra_op_threads"),
         ] {
             let message = parse(text).unwrap_err().message().to_owned();
             assert!(message.contains("config.toml"), "{message}");

@@ -1,21 +1,32 @@
-//! What a graph says of itself that ONNX Runtime does not tell: whether an output already went through a softmax.
+//! What a graph says of itself that ONNX Runtime does not tell: whether an output already went through a softmax, and what the
+//! layers cost.
 
 use std::path::Path;
 
 use crate::error::Result;
 use crate::onnx::{self, GraphProto};
 use crate::postprocess::Scores;
+use crate::zoo::describe::Description;
 
 /// Operators that only pass a softmax's values on.
 const PASSING: &[&str] = &["Flatten", "Identity", "Reshape", "Squeeze", "Cast", "Dropout"];
 
-/// Whether `output` of the model at `path` holds logits or probabilities.
+/// What is read from a model file besides what runs it.
+pub(super) struct Facts {
+    /// Whether the output holds logits or probabilities.
+    pub(super) scores: Scores,
+    /// What the layers cost.
+    pub(super) description: Description,
+}
+
+/// The facts of the model at `path`, whose class scores are `output`, and which is given pictures of shape `picture`.
 ///
 /// # Errors
-/// As [`onnx::read_model`].
-pub(super) fn scores(path: &Path, output: &str) -> Result<Scores> {
+/// As [`onnx::read_model`] and [`Description::of_model`].
+pub(super) fn read(path: &Path, output: &str, picture: [usize; 3]) -> Result<Facts> {
     let model = onnx::read_model(path)?;
-    Ok(model.graph.as_ref().map_or(Scores::Logits, |graph| scores_of(graph, output)))
+    let scores = model.graph.as_ref().map_or(Scores::Logits, |graph| scores_of(graph, output));
+    Ok(Facts { scores, description: Description::of_model(&model, Some(picture))? })
 }
 
 fn scores_of(graph: &GraphProto, output: &str) -> Scores {

@@ -10,6 +10,7 @@ pub mod layout;
 mod model;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -148,7 +149,13 @@ impl Repository {
             self.set(name, version, Version::Loading);
         }
         for &version in &versions {
-            let loaded = Model::load(&self.runtime, &self.metrics, folder, name, version, &config);
+            // Whatever is wrong with a model must not keep the others from being served.
+            let loaded = catch_unwind(AssertUnwindSafe(|| {
+                Model::load(&self.runtime, &self.metrics, folder, name, version, &config)
+            }))
+            .unwrap_or_else(|_| {
+                Err(Error::internal(format!("{}: loading version {version} failed", folder.display())))
+            });
             let state = loaded.map(Arc::new).map_or_else(
                 |failure| {
                     let reason = failure.chain();

@@ -19,12 +19,16 @@ use crate::scheduler::statistics::Statistics;
 use crate::scheduler::{Backend, Scheduler, SchedulerOptions};
 use crate::telemetry::Metrics;
 use crate::tensor::{DataType, Tensor, TensorSpec, element_count};
+use crate::zoo::describe::Description;
 
 /// The largest batch on the CPU where neither the graph nor the configuration says one. Larger ones save a CPU nothing more,
 /// and cost memory and the latency of whoever waits for the rest of the batch (docs/benchmarks.md).
 const MAX_BATCH_SIZE_ON_CPU: usize = 4;
 /// The same on a GPU, whose kernels want the rows.
 const MAX_BATCH_SIZE_ON_GPU: usize = 32;
+/// The most bytes of a batch's input. A recipe or a graph that asks for more is a mistake, which must not take the memory that
+/// the other models need.
+const MAX_BATCH_BYTES: usize = 1 << 30;
 /// Instances on a GPU: one computes while the other copies.
 const INSTANCES_PER_GPU: usize = 2;
 
@@ -40,6 +44,7 @@ pub struct Model {
     scores: Scores,
     labels: Vec<Arc<str>>,
     provider: &'static str,
+    description: Description,
     preprocessor: Arc<Preprocessor>,
     scheduler: Scheduler,
 }
@@ -83,14 +88,21 @@ impl Model {
         let outputs = first.outputs().to_vec();
         let class_output = class_output(&outputs, config.output.as_deref()).map_err(in_config)?;
         let class_count = class_count(&outputs[class_output]).map_err(in_file)?;
-        let preprocessor = Preprocessor::new(&config.preprocess, &input.shape[1..], input.data_type)
-            .map_err(|error| in_config(error.to_string()))?;
-        let labels = labels::read(folder, config.labels.as_deref(), class_count)
-            .map_err(|error| in_config(error.message().to_owned()))?;
-        let scores = match config.scores {
-            Some(scores) => scores,
-            None => facts::scores(&path, &outputs[class_output].name)?,
-        };
+        let preprocessor =
+            Preprocessor::new(&config.preprocess, &input.shape[1..], input.data_type).map_err(|error| {
+                match error.key {
+                    "input" => in_file(Error::invalid(error.message)),
+                    _ => in_config(error.to_string()),
+                }
+            })?;
+        let labels =
+            labels::read(folder, config.labels.as_deref(), class_count).map_err(|error| match config.labels {
+                Some(_) => in_config(error.message().to_owned()),
+                None => error,
+            })?;
+        let row_shape = preprocessor.row_shape();
+        let facts = facts::read(&path, &outputs[class_output].name, row_shape)?;
+        let scores = config.scores.unwrap_or(facts.scores);
         let max_batch_size = match (fixed_batch, config.max_batch_size) {
             (Some(fixed), Some(configured)) if configured != fixed => {
                 return Err(in_config(format!(
@@ -103,7 +115,7 @@ impl Model {
             (None, None) => MAX_BATCH_SIZE_ON_CPU,
         };
 
-        let row_shape = preprocessor.row_shape();
+        check_batch_bytes(max_batch_size, row_shape, input.data_type).map_err(in_file)?;
         let mut row_time = Duration::ZERO;
         for session in &mut sessions {
             row_time = warm_up(session, row_shape, fixed_batch, max_batch_size).map_err(|error| {
@@ -149,6 +161,7 @@ impl Model {
             scores,
             labels,
             provider,
+            description: facts.description,
             preprocessor: Arc::new(preprocessor),
             scheduler,
         })
@@ -202,6 +215,11 @@ impl Model {
     /// The execution provider that really runs it: `"cpu"`, `"cuda"` or `"tensorrt"`.
     pub fn provider(&self) -> &'static str {
         self.provider
+    }
+
+    /// What its layers cost.
+    pub fn description(&self) -> &Description {
+        &self.description
     }
 
     /// What makes input rows of pictures.
@@ -273,6 +291,19 @@ fn check_input(input: &TensorSpec) -> Result<Option<usize>> {
         fixed if fixed > 0 => Ok(Some(fixed as usize)),
         other => Err(Error::invalid(format!("the input {name} has a batch dimension of {other}"))),
     }
+}
+
+/// Checks that a batch's input can be allocated.
+fn check_batch_bytes(rows: usize, row_shape: [usize; 3], data_type: DataType) -> Result<()> {
+    let [a, b, c] = row_shape;
+    let bytes = element_count(&[rows, a, b, c])?.checked_mul(data_type.size().unwrap_or(1));
+    if bytes.is_none_or(|bytes| bytes > MAX_BATCH_BYTES) {
+        return Err(Error::invalid(format!(
+            "a batch of {rows} pictures of {row_shape:?} takes more than {MAX_BATCH_BYTES} bytes: lower max_batch_size or \
+             preprocess.crop"
+        )));
+    }
+    Ok(())
 }
 
 /// The index of the output that holds the class scores.

@@ -153,26 +153,36 @@ impl Scheduler {
                 self.total_places
             )));
         }
-        let wait = self.estimated_wait();
-        // With nothing ahead the estimate is only of the run itself; refusing then could refuse for ever, as no run would
-        // correct an estimate that is too high.
-        let ahead = self.total_places - self.places.available_permits();
-        if let Some(deadline) = deadline
-            && ahead > 0
-            && Instant::now() + wait + self.row_time() > deadline
-        {
-            return Err(Error::overloaded("the request's deadline cannot be met with the work ahead of it")
-                .with_retry_after(wait));
-        }
+        self.check_deadline(0, deadline)?;
         match Arc::clone(&self.places).try_acquire_many_owned(u32::try_from(rows).unwrap_or(u32::MAX)) {
             Ok(permit) => {
                 self.shared.metrics.in_flight.add(rows as i64);
                 Ok(Permit { permit, shared: Arc::clone(&self.shared) })
             }
             Err(TryAcquireError::NoPermits) => {
+                let wait = self.estimated_wait(self.taken_places());
                 Err(Error::overloaded("the model's queue is full").with_retry_after(wait))
             }
             Err(TryAcquireError::Closed) => Err(closed()),
+        }
+    }
+
+    /// Refuses a request whose `deadline` the work ahead of it, by the measured time for a row, will not let it meet. `held`
+    /// of the places that are taken are the request's own.
+    ///
+    /// # Errors
+    /// `Overloaded`, with the time after which the work ahead should be done.
+    pub fn check_deadline(&self, held: usize, deadline: Option<Instant>) -> Result<()> {
+        let ahead = self.taken_places().saturating_sub(held);
+        let wait = self.estimated_wait(ahead);
+        // With nothing ahead the estimate is only of the run itself; refusing then could refuse for ever, as no run would
+        // correct an estimate that is too high.
+        match deadline {
+            Some(deadline) if ahead > 0 && Instant::now() + wait + self.row_time() > deadline => {
+                Err(Error::overloaded("the request's deadline cannot be met with the work ahead of it")
+                    .with_retry_after(wait))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -232,9 +242,12 @@ impl Scheduler {
         }
     }
 
-    /// How long rows admitted now would wait, by the time that rows have been taking.
-    fn estimated_wait(&self) -> Duration {
-        let ahead = self.total_places - self.places.available_permits();
+    fn taken_places(&self) -> usize {
+        self.total_places - self.places.available_permits()
+    }
+
+    /// How long a row would wait with `ahead` rows before it, by the time that rows have been taking.
+    fn estimated_wait(&self, ahead: usize) -> Duration {
         self.row_time() * u32::try_from(ahead).unwrap_or(u32::MAX)
             / u32::try_from(self.instance_count.max(1)).unwrap_or(1)
     }
@@ -285,7 +298,11 @@ impl Shared {
         queue.idle += 1;
         let batch = loop {
             let now = Instant::now();
-            for (why, entry) in queue.batcher.sweep(now, |entry| entry.answer.is_closed()) {
+            let removed = queue.batcher.sweep(now, |entry| entry.answer.is_closed());
+            if !removed.is_empty() {
+                self.show_depth(&queue);
+            }
+            for (why, entry) in removed {
                 if why == Removed::Expired {
                     // The receiver may have gone in this very moment: then nobody needs the answer.
                     drop(

@@ -149,6 +149,24 @@ fn entries_whose_client_is_gone_or_whose_deadline_passed_cost_no_run() {
 }
 
 #[test]
+fn a_queue_that_clients_left_shows_as_empty_while_nothing_runs() {
+    let held = Held::new(8, 8, None);
+    let first = held.submit(&[1.0], None);
+    held.begun();
+    drop(held.submit(&[2.0], None));
+    assert_eq!(held.scheduler.metrics().queue_depth.get(), 1);
+    held.leave.send(()).unwrap();
+    assert_eq!(values(first), [2.0]);
+    // The instance sweeps the queue after it has answered, at a time of its own.
+    let patience = Instant::now() + Duration::from_mins(1);
+    while held.scheduler.metrics().queue_depth.get() > 0 {
+        assert!(Instant::now() < patience, "the gauge still shows an entry that has left");
+        std::thread::yield_now();
+    }
+    assert_eq!(held.scheduler.metrics().nv_pending.get(), 0);
+}
+
+#[test]
 fn places_are_bounded_and_come_back() {
     let held = Held::new(2, 1, None);
     let whole = held.scheduler.admit(3, None).unwrap();
@@ -173,6 +191,12 @@ fn a_deadline_that_the_work_ahead_will_miss_is_refused_on_arrival() {
     let refused = held.scheduler.admit(1, soon).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
     assert_eq!(refused.retry_after(), Some(Duration::from_millis(300)));
+    // What a request holds itself is not ahead of it.
+    let held_by_all = 3;
+    let late = Some(Instant::now());
+    assert!(held.scheduler.check_deadline(held_by_all, late).is_ok());
+    let refused = held.scheduler.check_deadline(1, late).unwrap_err();
+    assert_eq!(refused.retry_after(), Some(Duration::from_millis(200)));
     drop(first);
 }
 

@@ -1,6 +1,6 @@
 //! Building a [`Graph`] layer by layer, which is how an architecture is written down.
 
-use super::graph::{Conv, Graph, Layer, Operation, Padding, Pool, Value};
+use super::graph::{Conv, Graph, Layer, Lrn, Operation, Padding, Pool, SideBranch, Value};
 
 /// Builds a [`Graph`] layer by layer. Every method adds one layer and returns its output.
 ///
@@ -14,12 +14,18 @@ pub struct GraphBuilder {
 impl GraphBuilder {
     /// A graph over pictures of three channels and `size` rows and columns.
     pub fn new(size: usize) -> Self {
-        Self { graph: Graph { input: [3, size, size], layers: vec![], output: Value::INPUT } }
+        let graph = Graph { input: [3, size, size], layers: vec![], output: Value::INPUT, side_branches: vec![] };
+        Self { graph }
     }
 
     /// The graph, whose output is `logits`.
     pub fn finish(self, logits: Value) -> Graph {
         Graph { output: logits, ..self.graph }
+    }
+
+    /// Makes `logits` the output of a side branch called `name`.
+    pub fn side_branch(&mut self, name: &'static str, logits: Value) {
+        self.graph.side_branches.push(SideBranch { name, output: logits });
     }
 
     /// The number of channels of `value`.
@@ -48,6 +54,17 @@ impl GraphBuilder {
             (width + left + right - conv.kernel[1]) / conv.stride + 1,
         ];
         self.push(name, Operation::Conv(conv), vec![input], shape)
+    }
+
+    /// [`Operation::Conv`] with a bias, and the [`Operation::Relu`] `{name}.relu`: what networks before batch norm consist of.
+    ///
+    /// # Panics
+    /// As [`Self::conv`].
+    pub fn conv_relu(&mut self, name: impl Into<String>, input: Value, conv: Conv) -> Value {
+        let name = name.into();
+        let relu_name = format!("{name}.relu");
+        let x = self.conv(name, input, conv.bias());
+        self.relu(relu_name, x)
     }
 
     /// [`Operation::BatchNorm`].
@@ -84,6 +101,42 @@ impl GraphBuilder {
     pub fn global_average_pool(&mut self, name: impl Into<String>, input: Value) -> Value {
         let [channels, ..] = self.picture(input);
         self.push(name, Operation::GlobalAveragePool, vec![input], vec![channels, 1, 1])
+    }
+
+    /// The mean of `size` times `size` windows that cover the input evenly, PyTorch's `AdaptiveAvgPool2d`: window `i` of `n` over
+    /// `s` rows is the rows `floor(i * s / n)` to `ceil((i + 1) * s / n)`.
+    ///
+    /// ONNX has no such operator. Where all windows are equally large, and in the networks here they are, the result is an
+    /// average pool of stride 1 of which some rows and columns are taken.
+    ///
+    /// # Panics
+    /// When the windows differ in size.
+    pub fn adaptive_average_pool(&mut self, name: impl Into<String>, input: Value, size: usize) -> Value {
+        let name = name.into();
+        let [_, height, width] = self.picture(input);
+        assert_eq!(height, width, "the maps here are square");
+        let starts: Vec<_> = (0..size).map(|window| window * height / size).collect();
+        let kernels = starts.iter().zip(1..).map(|(start, end)| (end * height).div_ceil(size) - start);
+        let kernel = height.div_ceil(size);
+        assert!(kernels.into_iter().all(|it| it == kernel), "the windows must be equally large");
+        let mut x = self.average_pool(format!("{name}.windows"), input, Pool::new(kernel, 1));
+        for (axis, suffix) in [(1, "rows"), (2, "columns")] {
+            x = self.gather(format!("{name}.{suffix}"), x, axis, starts.clone());
+        }
+        x
+    }
+
+    /// [`Operation::Gather`].
+    pub fn gather(&mut self, name: impl Into<String>, input: Value, axis: usize, indices: Vec<usize>) -> Value {
+        let mut shape = self.picture(input).to_vec();
+        shape[axis] = indices.len();
+        self.push(name, Operation::Gather { axis, indices }, vec![input], shape)
+    }
+
+    /// [`Operation::Lrn`].
+    pub fn lrn(&mut self, name: impl Into<String>, input: Value, lrn: Lrn) -> Value {
+        let shape = self.picture(input).to_vec();
+        self.push(name, Operation::Lrn(lrn), vec![input], shape)
     }
 
     /// [`Operation::Add`].
@@ -123,6 +176,17 @@ impl GraphBuilder {
     pub fn linear(&mut self, name: impl Into<String>, input: Value, features: usize) -> Value {
         assert_eq!(self.graph.shape(input).len(), 1, "a fully connected layer takes a flattened input");
         self.push(name, Operation::Linear, vec![input], vec![features])
+    }
+
+    /// [`Operation::Linear`], and the [`Operation::Relu`] `{name}.relu`.
+    ///
+    /// # Panics
+    /// As [`Self::linear`].
+    pub fn linear_relu(&mut self, name: impl Into<String>, input: Value, features: usize) -> Value {
+        let name = name.into();
+        let relu_name = format!("{name}.relu");
+        let x = self.linear(name, input, features);
+        self.relu(relu_name, x)
     }
 
     fn push(&mut self, name: impl Into<String>, operation: Operation, inputs: Vec<Value>, shape: Vec<usize>) -> Value {

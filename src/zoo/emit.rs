@@ -1,11 +1,16 @@
-//! A [`Graph`] and its weights as an ONNX model: input `input` `[N, 3, H, W]`, output `logits` `[N, classes]`, both FP32.
+//! A [`Graph`] and its weights as an ONNX model: input `input` `[N, 3, H, W]`, output `logits` `[N, classes]`, both FP32, and
+//! one output like `logits` for each side branch, where those are asked for.
 //!
 //! Batch norms are folded into the convolutions before them unless asked otherwise: the network computes the same up to
 //! rounding, with fewer nodes.
 
-use super::graph::{Graph, Layer, Operation, Parameter, Pool, Value};
+use std::collections::BTreeMap;
+use std::iter;
+use std::ops::RangeInclusive;
+
+use super::graph::{Graph, Layer, Lrn, Operation, Parameter, Pool, Value};
 use super::weights::Weights;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::onnx::proto::tensor_proto::DataType as OnnxType;
 use crate::onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
@@ -13,10 +18,9 @@ use crate::onnx::{
 };
 use crate::tensor::Tensor;
 
-/// The version of ONNX's operators.
-const OPSET_VERSION: i64 = 17;
-/// The version of ONNX's file format.
-const IR_VERSION: i64 = 8;
+/// The versions of ONNX's operators that can be written. Before 11, `Clip` has its bounds as attributes; ONNX Runtime 1.20 knows
+/// none after 21.
+pub const OPSETS: RangeInclusive<i64> = 11..=21;
 const INPUT: &str = "input";
 const OUTPUT: &str = "logits";
 /// The name of the open batch dimension.
@@ -25,20 +29,73 @@ const BATCH: &str = "N";
 /// The bounds of [`Operation::Relu6`], which all its nodes share.
 const RELU6_BOUNDS: [(&str, f32); 2] = [("relu6.min", 0.0), ("relu6.max", 6.0)];
 
+/// How a graph is written as ONNX.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnnxOptions {
+    /// Whether the side branches are outputs too. Otherwise they are left out.
+    pub side_branches: bool,
+    /// Whether batch norms stay nodes of their own. Otherwise they are folded into convolutions.
+    pub keep_batch_norm: bool,
+    /// The version of ONNX's operators, one of [`OPSETS`].
+    pub opset: i64,
+}
+
+impl Default for OnnxOptions {
+    fn default() -> Self {
+        Self { side_branches: false, keep_batch_norm: false, opset: 17 }
+    }
+}
+
 impl Graph {
-    /// The ONNX model of this graph with `weights`: FP32 `input` `[N, 3, H, W]` to FP32 `logits` `[N, classes]`. `name` becomes
-    /// the ONNX graph's. Batch norms are folded into convolutions unless `keep_batch_norm`.
+    /// The ONNX model of this graph with `weights`: FP32 `input` `[N, 3, H, W]` to FP32 `logits` `[N, classes]`, and the outputs
+    /// of side branches under their names. `name` becomes the ONNX graph's.
     ///
     /// # Errors
     /// `InvalidArgument` when a tensor of the weights is missing, has another shape than the graph takes, or is not in the
-    /// graph; the message names it.
-    pub fn to_onnx(&self, name: &str, weights: &Weights, keep_batch_norm: bool) -> Result<ModelProto> {
-        weights.check(&self.parameters().map(|parameter| (parameter.key, parameter.shape)).collect())?;
-        let mut emitter = Emitter { graph: self, weights, keep_batch_norm, names: vec![], onnx: GraphProto::default() };
-        for (index, layer) in self.layers().iter().enumerate() {
+    /// graph; the message names it. Weights may have those of the side branches or not when these are left out. Also when
+    /// the graph has no side branches and they are asked for, or the operators' version cannot be written.
+    pub fn to_onnx(&self, name: &str, weights: &Weights, options: OnnxOptions) -> Result<ModelProto> {
+        let OnnxOptions { side_branches, keep_batch_norm, opset } = options;
+        let Some(ir_version) = ir_version(opset) else {
+            let (first, last) = OPSETS.into_inner();
+            return Err(Error::invalid(format!("opset {opset} cannot be written, only {first} to {last}")));
+        };
+        if side_branches && self.side_branches().is_empty() {
+            return Err(Error::invalid(format!("{name} has no side branches")));
+        }
+        let trunk;
+        let graph = if side_branches {
+            self
+        } else {
+            trunk = self.trunk();
+            &trunk
+        };
+        weights.check(&graph.shapes(), &self.shapes())?;
+        let mut emitter = Emitter { graph, weights, keep_batch_norm, names: vec![], onnx: GraphProto::default() };
+        for (index, layer) in graph.layers().iter().enumerate() {
             emitter.layer(layer, Value::of_layer(index))?;
         }
-        emitter.finish(name)
+        let mut model = emitter.finish(name)?;
+        model.ir_version = ir_version;
+        model.opset_import = vec![OperatorSetIdProto { domain: String::new(), version: opset }];
+        Ok(model)
+    }
+
+    /// The shapes of its parameters by key.
+    fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        self.parameters().map(|parameter| (parameter.key, parameter.shape)).collect()
+    }
+}
+
+/// The version of the file format that came with these operators, which whoever knows them can read.
+fn ir_version(opset: i64) -> Option<i64> {
+    match opset {
+        11 => Some(6),
+        12..=14 => Some(7),
+        15..=18 => Some(8),
+        19..=20 => Some(9),
+        21 => Some(10),
+        _ => None,
     }
 }
 
@@ -53,7 +110,7 @@ struct Emitter<'a> {
 
 impl<'a> Emitter<'a> {
     fn layer(&mut self, layer: &'a Layer, value: Value) -> Result<()> {
-        let (op_type, attributes, parameters) = match &layer.operation {
+        let (attributes, parameters) = match &layer.operation {
             Operation::Conv(conv) => {
                 let attributes = vec![
                     AttributeProto::ints("kernel_shape", conv.kernel),
@@ -65,45 +122,54 @@ impl<'a> Emitter<'a> {
                     Some((batch_norm, epsilon)) => self.folded_parameters(layer, batch_norm, epsilon)?,
                     None => self.parameters(layer)?,
                 };
-                ("Conv", attributes, parameters)
+                (attributes, parameters)
             }
             Operation::BatchNorm { .. } if self.folded_batch_norm(layer.inputs[0]).is_some() => {
                 self.names.push(self.name(layer.inputs[0]).to_owned());
                 return Ok(());
             }
             Operation::BatchNorm { epsilon } => {
-                ("BatchNormalization", vec![AttributeProto::float("epsilon", *epsilon)], self.parameters(layer)?)
+                (vec![AttributeProto::float("epsilon", *epsilon)], self.parameters(layer)?)
             }
-            Operation::Relu => ("Relu", vec![], vec![]),
-            Operation::Relu6 => ("Clip", vec![], RELU6_BOUNDS.map(|(name, _)| name.to_owned()).to_vec()),
-            Operation::MaxPool(pool) => ("MaxPool", pool_attributes(*pool), vec![]),
+            Operation::Relu6 => (vec![], RELU6_BOUNDS.map(|(name, _)| name.to_owned()).to_vec()),
+            Operation::MaxPool(pool) => (pool_attributes(*pool), vec![]),
             Operation::AveragePool(pool) => {
                 let mut attributes = pool_attributes(*pool);
                 attributes.push(AttributeProto::int("count_include_pad", 1));
-                ("AveragePool", attributes, vec![])
+                (attributes, vec![])
             }
-            Operation::GlobalAveragePool => ("GlobalAveragePool", vec![], vec![]),
-            Operation::Add => ("Add", vec![], vec![]),
-            Operation::Concat => ("Concat", vec![AttributeProto::int("axis", 1)], vec![]),
-            Operation::Flatten => ("Flatten", vec![AttributeProto::int("axis", 1)], vec![]),
+            Operation::Lrn(lrn) => (lrn_attributes(*lrn), vec![]),
+            // Axis 0 is the batch.
+            Operation::Gather { axis, indices } => {
+                (vec![AttributeProto::int("axis", *axis as i64 + 1)], vec![self.indices(layer, indices)?])
+            }
+            Operation::Concat | Operation::Flatten => (vec![AttributeProto::int("axis", 1)], vec![]),
             // The weights lie as [features, inputs].
-            Operation::Linear => ("Gemm", vec![AttributeProto::int("transB", 1)], self.parameters(layer)?),
+            Operation::Linear => (vec![AttributeProto::int("transB", 1)], self.parameters(layer)?),
+            Operation::Relu | Operation::GlobalAveragePool | Operation::Add => (vec![], vec![]),
         };
-        let output = if value == self.graph.output() { OUTPUT } else { &layer.name };
+        let graph_output = self.graph_outputs().find(|(_, output)| *output == value).map(|(name, _)| name);
+        let output = graph_output.unwrap_or(&layer.name);
         let inputs = layer.inputs.iter().map(|&input| self.name(input).to_owned());
         self.onnx.node.push(NodeProto {
             name: layer.name.clone(),
-            op_type: op_type.to_owned(),
+            op_type: layer.operation.op_type().to_owned(),
             input: inputs.chain(parameters).collect(),
             output: vec![output.to_owned()],
             attribute: attributes,
             ..NodeProto::default()
         });
-        if value != self.graph.output() {
+        if graph_output.is_none() {
             self.onnx.value_info.push(ValueInfoProto::batched(output, OnnxType::Float, BATCH, &layer.shape));
         }
         self.names.push(output.to_owned());
         Ok(())
+    }
+
+    /// The values that leave the graph, and their names.
+    fn graph_outputs(&self) -> impl Iterator<Item = (&'static str, Value)> + use<'a> {
+        let side_branches = self.graph.side_branches().iter().map(|branch| (branch.name, branch.output));
+        iter::once((OUTPUT, self.graph.output())).chain(side_branches)
     }
 
     fn name(&self, value: Value) -> &str {
@@ -132,6 +198,14 @@ impl<'a> Emitter<'a> {
             .collect()
     }
 
+    /// Adds the indices of a [`Operation::Gather`] and returns their name.
+    fn indices(&mut self, layer: &Layer, indices: &[usize]) -> Result<String> {
+        let name = layer.key("indices");
+        let indices = indices.iter().map(|&index| index as i64).collect::<Vec<_>>();
+        self.onnx.initializer.push(TensorProto::new(&name, &Tensor::from_vec(vec![indices.len()], indices)?)?);
+        Ok(name)
+    }
+
     /// The parameters of `conv` with a batch norm folded into them, under the convolution's names.
     fn folded_parameters(&mut self, conv: &Layer, batch_norm: &Layer, epsilon: f32) -> Result<Vec<String>> {
         let read = |parameter: &Parameter| self.weights.tensor(&parameter.key, &parameter.shape);
@@ -153,8 +227,6 @@ impl<'a> Emitter<'a> {
         let describe = |name, value| ValueInfoProto::batched(name, OnnxType::Float, BATCH, self.graph.shape(value));
         let version = env!("CARGO_PKG_VERSION");
         Ok(ModelProto {
-            ir_version: IR_VERSION,
-            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET_VERSION }],
             producer_name: "convoy".to_owned(),
             producer_version: version.to_owned(),
             metadata_props: vec![
@@ -165,7 +237,7 @@ impl<'a> Emitter<'a> {
             graph: Some(GraphProto {
                 name: name.to_owned(),
                 input: vec![describe(INPUT, Value::INPUT)],
-                output: vec![describe(OUTPUT, self.graph.output())],
+                output: self.graph_outputs().map(|(name, value)| describe(name, value)).collect(),
                 ..self.onnx
             }),
             ..ModelProto::default()
@@ -179,6 +251,15 @@ fn pool_attributes(pool: Pool) -> Vec<AttributeProto> {
         AttributeProto::ints("pads", [pool.padding; 4]),
         AttributeProto::ints("strides", [pool.stride; 2]),
         AttributeProto::int("ceil_mode", pool.ceil_mode.into()),
+    ]
+}
+
+fn lrn_attributes(lrn: Lrn) -> Vec<AttributeProto> {
+    vec![
+        AttributeProto::int("size", lrn.size as i64),
+        AttributeProto::float("alpha", lrn.alpha),
+        AttributeProto::float("beta", lrn.beta),
+        AttributeProto::float("bias", lrn.bias),
     ]
 }
 

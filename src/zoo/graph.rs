@@ -1,7 +1,9 @@
 //! A network as a graph of layers, without weights.
 //!
-//! A graph knows every layer's name, shape and parameters, and nothing of checkpoints or of ONNX. A layer's name is the prefix
+//! A graph knows every layer's name, shape and parameters, and nothing of checkpoints, or of ONNX but the operators' names. A layer's name is the prefix
 //! of its tensors' names in the checkpoint; a layer without tensors is called what the reference implementation calls it.
+
+use std::iter;
 
 /// An architecture's layers in topological order.
 #[derive(Debug, Clone)]
@@ -9,6 +11,17 @@ pub struct Graph {
     pub(super) input: [usize; 3],
     pub(super) layers: Vec<Layer>,
     pub(super) output: Value,
+    pub(super) side_branches: Vec<SideBranch>,
+}
+
+/// A classifier of its own on maps from the middle of the network, which helped to train the layers before it (GoogLeNet's and
+/// Inception v3's "auxiliary classifiers").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SideBranch {
+    /// The branch's name, unique in its graph.
+    pub name: &'static str,
+    /// The value that holds its logits.
+    pub output: Value,
 }
 
 /// One layer, its input and its output.
@@ -63,6 +76,15 @@ pub enum Operation {
     AveragePool(Pool),
     /// The mean over height and width, `[C, 1, 1]`.
     GlobalAveragePool,
+    /// Local response normalisation.
+    Lrn(Lrn),
+    /// The rows or columns with these indices.
+    Gather {
+        /// 1 for rows, 2 for columns.
+        axis: usize,
+        /// In the order of the output.
+        indices: Vec<usize>,
+    },
     /// The sum of equally shaped inputs.
     Add,
     /// The inputs one after the other along the channels.
@@ -71,6 +93,27 @@ pub enum Operation {
     Flatten,
     /// A fully connected layer.
     Linear,
+}
+
+impl Operation {
+    /// ONNX's name of the operator.
+    pub fn op_type(&self) -> &'static str {
+        match self {
+            Self::Conv(_) => "Conv",
+            Self::BatchNorm { .. } => "BatchNormalization",
+            Self::Relu => "Relu",
+            Self::Relu6 => "Clip",
+            Self::MaxPool(_) => "MaxPool",
+            Self::AveragePool(_) => "AveragePool",
+            Self::GlobalAveragePool => "GlobalAveragePool",
+            Self::Lrn(_) => "LRN",
+            Self::Gather { .. } => "Gather",
+            Self::Add => "Add",
+            Self::Concat => "Concat",
+            Self::Flatten => "Flatten",
+            Self::Linear => "Gemm",
+        }
+    }
 }
 
 /// A 2-D convolution.
@@ -115,6 +158,22 @@ pub struct Pool {
     pub ceil_mode: bool,
 }
 
+/// Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3):
+/// `x / (bias + alpha / size * sum of x^2 over the size channels around x's own) ^ beta`.
+///
+/// This divides `alpha` by `size`, as Caffe, ONNX and PyTorch do; the paper's formula and cuda-convnet don't.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lrn {
+    /// How many neighbouring channels are summed over: the channel's own and half the rest on each side.
+    pub size: usize,
+    /// The weight of their mean square.
+    pub alpha: f32,
+    /// The exponent.
+    pub beta: f32,
+    /// What is added to the mean square (the paper's k).
+    pub bias: f32,
+}
+
 impl Conv {
     /// A convolution with a square kernel, stride 1, no padding, one group and no bias.
     pub fn new(out_channels: usize, kernel: usize) -> Self {
@@ -127,6 +186,13 @@ impl Conv {
             groups: 1,
             bias: false,
         }
+    }
+
+    /// A convolution with a kernel of odd height and width, padded so that the output is as large as the input.
+    pub fn rectangular(out_channels: usize, kernel: [usize; 2]) -> Self {
+        let [vertical, horizontal] = kernel.map(|size| size / 2);
+        let padding = Padding::Explicit([vertical, horizontal, vertical, horizontal]);
+        Self { kernel, padding, ..Self::new(out_channels, 1) }
     }
 
     /// Sets the stride.
@@ -170,7 +236,7 @@ impl Conv {
 
 impl Pool {
     /// Windows of `kernel` rows and columns every `stride`, without padding.
-    pub fn new(kernel: usize, stride: usize) -> Self {
+    pub const fn new(kernel: usize, stride: usize) -> Self {
         Self { kernel, stride, padding: 0, ceil_mode: false }
     }
 
@@ -180,7 +246,7 @@ impl Pool {
     }
 
     /// Lets the last window hang over the end.
-    pub fn ceil_mode(self) -> Self {
+    pub const fn ceil_mode(self) -> Self {
         Self { ceil_mode: true, ..self }
     }
 
@@ -248,6 +314,35 @@ impl Graph {
     /// The value that holds the logits.
     pub fn output(&self) -> Value {
         self.output
+    }
+
+    /// The side branches, from the input to the logits.
+    pub fn side_branches(&self) -> &[SideBranch] {
+        &self.side_branches
+    }
+
+    /// The same network without its side branches.
+    pub fn trunk(&self) -> Self {
+        let mut needed = vec![false; self.layers.len()];
+        let mut pending: Vec<_> = self.output.layer().into_iter().collect();
+        while let Some(layer) = pending.pop() {
+            if !std::mem::replace(&mut needed[layer], true) {
+                pending.extend(self.layers[layer].inputs.iter().filter_map(|input| input.layer()));
+            }
+        }
+        // Where each value lies when the layers that are not needed are gone.
+        let mut position = Value::INPUT;
+        let moved: Vec<_> = iter::once(position)
+            .chain(needed.iter().map(|&needed| {
+                position.0 += usize::from(needed);
+                position
+            }))
+            .collect();
+        let layers = self.layers.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(layer, _)| {
+            let inputs = layer.inputs.iter().map(|input| moved[input.0]).collect();
+            Layer { inputs, ..layer.clone() }
+        });
+        Self { input: self.input, layers: layers.collect(), output: moved[self.output.0], side_branches: vec![] }
     }
 
     /// The shape of one image's `value`.

@@ -4,19 +4,31 @@
 //! names that the architecture's reference implementation gives them, torchvision's where it has the architecture.
 //! Nothing here knows how a model is run or served.
 
+mod alexnet;
 pub mod builder;
+mod bvlc_alexnet;
+mod bvlc_googlenet;
+pub mod describe;
 mod efficientnet_lite;
 mod emit;
+mod googlenet;
 pub mod graph;
+mod inception_v3;
+mod nin;
+pub mod published;
 mod recipe;
 mod resnet;
+mod squeezenet;
+mod vgg;
 pub mod weights;
+mod zfnet;
 
 use crate::error::{Error, Result};
 use crate::onnx::ModelProto;
 use builder::GraphBuilder;
+pub use emit::{OPSETS, OnnxOptions};
 use graph::{Graph, Value};
-pub use recipe::Recipe;
+pub use recipe::{Recipe, Resize};
 use weights::Weights;
 
 /// A network architecture.
@@ -38,9 +50,24 @@ pub struct Architecture {
     layers: fn(builder: &mut GraphBuilder, input: Value, classes: usize) -> Value,
 }
 
-/// Every architecture there is.
+/// Every architecture there is, roughly by age.
 pub const ARCHITECTURES: &[Architecture] = &[
-    efficientnet_lite::LITE0,
+    alexnet::ALEXNET,
+    bvlc_alexnet::BVLC_ALEXNET,
+    bvlc_alexnet::CAFFENET,
+    zfnet::ZFNET512,
+    nin::NIN,
+    vgg::VGG11,
+    vgg::VGG11_BN,
+    vgg::VGG13,
+    vgg::VGG13_BN,
+    vgg::VGG16,
+    vgg::VGG16_BN,
+    vgg::VGG19,
+    vgg::VGG19_BN,
+    bvlc_googlenet::BVLC_GOOGLENET,
+    googlenet::GOOGLENET,
+    inception_v3::INCEPTION_V3,
     resnet::RESNET18,
     resnet::RESNET34,
     resnet::RESNET50,
@@ -51,6 +78,8 @@ pub const ARCHITECTURES: &[Architecture] = &[
     resnet::RESNEXT101_64X4D,
     resnet::WIDE_RESNET50_2,
     resnet::WIDE_RESNET101_2,
+    squeezenet::SQUEEZENET1_1,
+    efficientnet_lite::LITE0,
 ];
 
 /// The number of classes where the weights don't say it: ImageNet-1k's.
@@ -68,7 +97,7 @@ impl Architecture {
         })
     }
 
-    /// The layers, for `classes` classes.
+    /// The layers, side branches included, for `classes` classes.
     pub fn graph(&self, classes: usize) -> Graph {
         let mut builder = GraphBuilder::new(self.input_size);
         let logits = (self.layers)(&mut builder, Value::INPUT, classes);
@@ -84,7 +113,7 @@ impl Architecture {
     ///
     /// # Errors
     /// Those of [`Graph::to_onnx`].
-    pub fn to_onnx(&self, weights: &Weights, keep_batch_norm: bool) -> Result<ModelProto> {
-        self.graph(self.classes(weights)).to_onnx(self.name, weights, keep_batch_norm)
+    pub fn to_onnx(&self, weights: &Weights, options: OnnxOptions) -> Result<ModelProto> {
+        self.graph(self.classes(weights)).to_onnx(self.name, weights, options)
     }
 }

@@ -20,10 +20,12 @@ mod raw;
 mod shutdown;
 mod stream;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use convoy::grpc::proto::inference::ModelInferResponse;
 use convoy::server::Server;
-use server::{PLAIN_RECIPE, Repository, config, start};
+use server::{PLAIN_RECIPE, Repository, config, start, within_a_minute};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -42,7 +44,12 @@ async fn server() -> (Server, Repository) {
 
 fn repository() -> Repository {
     Repository::new()
-        .with("means", &graphs::channel_means(2, None), PLAIN_RECIPE, "red\ngreen\nblue\n")
+        .with(
+            "means",
+            &graphs::channel_means(2, None),
+            &format!("max_batch_size = 8\n{PLAIN_RECIPE}"),
+            "red\ngreen\nblue\n",
+        )
         .with("fixed", &graphs::channel_means(2, Some(1)), "", "")
         .with("held", &graphs::channel_means(2, None), HELD, "")
         .with_broken("broken")
@@ -74,9 +81,12 @@ async fn metric(server: &Server, name: &str) -> f64 {
 
 /// Waits until the metric has the value.
 async fn until(server: &Server, name: &str, value: f64) {
-    while (metric(server, name).await - value).abs() > 0.1 {
-        tokio::task::yield_now().await;
-    }
+    within_a_minute(async {
+        while (metric(server, name).await - value).abs() > 0.1 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
 }
 
 /// The rows of `model` that are admitted and not yet answered.

@@ -76,6 +76,7 @@ pub(crate) async fn send(
 
 async fn connect(server: &Server) -> SendRequest<BoxBody<Bytes, Infallible>> {
     let stream = TcpStream::connect(server.grpc_address()).await.unwrap();
+    stream.set_nodelay(true).unwrap();
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender

@@ -116,10 +116,12 @@ async fn a_client_that_never_reads_is_held_up_and_holds_up_nobody() {
 async fn a_cancelled_stream_takes_its_requests_out_of_the_queue() {
     let (server, _repository) = server().await;
     let mut client = client(&server).await;
-    let asked = stream::iter([request("held", "a")]).chain(stream::pending());
-    let answers = client.model_stream_infer(asked).await.unwrap();
+    let (asked, requests) = outgoing();
+    let answers = client.model_stream_infer(requests).await.unwrap();
+    asked.send(request("held", "a")).await.unwrap();
     until(&server, &in_flight("held"), 1.0).await;
-    drop(answers);
+    // HTTP/2 resets a stream when neither side of it is held any more.
+    drop((asked, answers));
     until(&server, &in_flight("held"), 0.0).await;
     until(&server, &crate::requests("held", "canceled"), 1.0).await;
 }

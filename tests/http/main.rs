@@ -9,6 +9,7 @@ mod graphs;
 #[path = "../support/server.rs"]
 mod server;
 
+mod architecture;
 mod classify;
 mod connections;
 mod errors;

@@ -53,6 +53,22 @@ async fn a_request_in_flight_is_answered_and_idle_connections_are_closed() {
 }
 
 #[tokio::test]
+async fn a_head_that_never_becomes_a_request_does_not_hold_up_the_end() {
+    let repository = repository();
+    let mut config = config(&repository);
+    config.http.idle_timeout_ms = 600_000;
+    config.shutdown.timeout_ms = 600_000;
+    let server = start(config).await;
+    let mut trickling = TcpStream::connect(server.http_address()).await.unwrap();
+    trickling.write_all(b"POST /v1/cla").await.unwrap();
+    // Once a later connection has its answer, that head has most likely been read.
+    let request = Request::get("/v2").header("host", "test").body(Full::new(Bytes::new())).unwrap();
+    Connection::open(&server).await.send(request).await;
+    within_a_minute(server.shutdown()).await;
+    assert_eq!(within_a_minute(trickling.read(&mut [0])).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_request_that_never_comes_to_an_end_is_cut_off() {
     let repository = repository();
     let mut config = config(&repository);

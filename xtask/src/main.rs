@@ -13,6 +13,7 @@ mod progress;
 mod serve;
 mod setup;
 mod test;
+mod venv;
 mod wheel;
 
 use std::env;

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the set-up and the photographs, then every test of the workspace.
+//! `cargo xtask test`: the set-up, the photographs and the real clients, then every test of the workspace.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::pins::{self, Device};
 use crate::process;
 use crate::setup;
+use crate::venv;
 
 /// Runs every test. `arguments` go to `cargo test`: a filter, for instance.
 ///
@@ -17,6 +18,7 @@ use crate::setup;
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let ready = setup::setup(Device::Cpu)?;
     pins::photos().ensure()?;
+    venv::ensure()?;
 
     let mut cargo = process::cargo();
     cargo.args(["test", "--locked", "--workspace"]).args(arguments).stdout(Stdio::piped());

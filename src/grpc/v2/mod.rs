@@ -44,6 +44,12 @@ fn version(model: &str, text: &str) -> DomainResult<Option<u64>> {
     if text.is_empty() { Ok(None) } else { parse_version(model, text).map(Some) }
 }
 
+/// The model that a request to load or unload names: KServe's clients have the name under the number at which Triton's have
+/// the repository's, of which there is only one here.
+fn named(model_name: String, repository_name: String) -> String {
+    if model_name.is_empty() { repository_name } else { model_name }
+}
+
 /// The answer of an RPC that is not offered.
 fn not_offered<T>(what: &str) -> Answer<T> {
     Err(Status::unimplemented(format!("{what} is not offered by this server")))
@@ -132,8 +138,9 @@ impl GrpcInferenceService for InferenceService {
         request: Request<pb::RepositoryModelLoadRequest>,
     ) -> Answer<pb::RepositoryModelLoadResponse> {
         ask(request, |request| {
-            self.inference.load_model(&request.model_name)?;
-            Ok(pb::RepositoryModelLoadResponse {})
+            let model_name = named(request.model_name, request.repository_name);
+            self.inference.load_model(&model_name)?;
+            Ok(pb::RepositoryModelLoadResponse { model_name, is_loaded: true })
         })
     }
 
@@ -142,8 +149,9 @@ impl GrpcInferenceService for InferenceService {
         request: Request<pb::RepositoryModelUnloadRequest>,
     ) -> Answer<pb::RepositoryModelUnloadResponse> {
         ask(request, |request| {
-            self.inference.unload_model(&request.model_name)?;
-            Ok(pb::RepositoryModelUnloadResponse {})
+            let model_name = named(request.model_name, request.repository_name);
+            self.inference.unload_model(&model_name)?;
+            Ok(pb::RepositoryModelUnloadResponse { model_name, is_unloaded: true })
         })
     }
 

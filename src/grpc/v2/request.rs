@@ -175,3 +175,6 @@ fn number<T: TryFrom<u64> + PartialEq + Default>(parameters: &Parameters, name: 
     })?;
     Ok(Some(value).filter(|value| *value != T::default()))
 }
+
+#[cfg(test)]
+mod tests;

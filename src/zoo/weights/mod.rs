@@ -87,6 +87,11 @@ impl Weights {
         &self.origin
     }
 
+    /// Whether they are made from a seed.
+    pub fn is_untrained(&self) -> bool {
+        matches!(self.source, Source::Random(_))
+    }
+
     /// The first dimension of the tensor `key`, `None` where the weights don't fix it.
     pub(super) fn rows(&self, key: &str) -> Option<usize> {
         match &self.source {
@@ -95,12 +100,16 @@ impl Weights {
         }
     }
 
-    /// Checks that a checkpoint has exactly the tensors that `expected` names, each in its shape. The counters
-    /// `num_batches_tracked` of batch norms are only of use in training, and may be there or not.
+    /// Checks that a checkpoint has the tensors that `expected` names, each in its shape, and no others than `known` names. The
+    /// counters `num_batches_tracked` of batch norms are only of use in training, and may be there or not.
     ///
     /// # Errors
     /// `InvalidArgument` that names the first tensor which is missing, has another shape, or is too many.
-    pub(super) fn check(&self, expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {
+    pub(super) fn check(
+        &self,
+        expected: &BTreeMap<String, Vec<usize>>,
+        known: &BTreeMap<String, Vec<usize>>,
+    ) -> Result<()> {
         let Source::Checkpoint(checkpoint) = &self.source else { return Ok(()) };
         let mismatches = expected.iter().filter_map(|(key, shape)| match checkpoint.get(key) {
             None => Some(format!("the tensor {key} is missing, which the architecture takes with the shape {shape:?}")),
@@ -112,7 +121,7 @@ impl Weights {
         });
         let unknown = checkpoint
             .iter()
-            .filter(|(key, _)| !key.ends_with(".num_batches_tracked") && !expected.contains_key(*key))
+            .filter(|(key, _)| !key.ends_with(".num_batches_tracked") && !known.contains_key(*key))
             .map(|(key, tensor)| {
                 format!("the architecture has no tensor {key}, which is here with the shape {:?}", tensor.shape())
             });

@@ -269,7 +269,7 @@ fn weights_that_do_not_fit_are_named() {
         .into_iter()
         .map(|(key, expected)| (key, expected.shape))
         .collect();
-    assert!(weights().check(&all).is_ok());
+    assert!(weights().check(&all, &all).is_ok());
 
     let mut missing = all.clone();
     missing.insert("head.weight".to_owned(), vec![10, 4]);
@@ -282,7 +282,7 @@ fn weights_that_do_not_fit_are_named() {
         (reshaped, "the tensor full has the shape [4, 6], where the architecture takes [6, 4]"),
         (unknown, "the architecture has no tensor full, which is here with the shape [4, 6]"),
     ] {
-        let error = weights().check(&expected).unwrap_err();
+        let error = weights().check(&expected, &expected).unwrap_err();
         assert_eq!(error.message(), format!("plain.safetensors does not fit the architecture: {sentence}"));
     }
 }

@@ -1,0 +1,25 @@
+//! `GET /v1/models/M/architecture`: the layers of a model and what they cost.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::AppState;
+use super::error::HttpResult;
+use super::extract::Target;
+use crate::zoo::describe::Description;
+
+/// The costs for one picture, of the version that the path names or else of the newest.
+pub(super) async fn show(State(app): AppState, target: Target) -> HttpResult<Response> {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        model: &'a str,
+        version: String,
+        #[serde(flatten)]
+        description: &'a Description,
+    }
+    let model = app.inference.model(&target.model, target.version)?;
+    let version = model.version().to_string();
+    Ok(Json(Answer { model: model.name(), version, description: model.description() }).into_response())
+}

@@ -1,0 +1,119 @@
+//! The real clients, unmodified, against a server in this process. `cargo xtask test` installs them.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/graphs.rs"]
+#[expect(dead_code, reason = "one graph is enough")]
+mod graphs;
+#[path = "support/server.rs"]
+#[expect(dead_code, reason = "the clients bring their own pictures")]
+mod server;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use convoy::server::Server;
+use server::{PLAIN_RECIPE, Repository, config, start};
+
+/// A model that holds a single request back for an hour, and runs two at once.
+const HELD: &str = "max_batch_size = 2\n[instances]\ncount = 1\n[batching]\nmax_queue_delay_us = 3600000000\n";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The Python that has the real clients.
+fn python() -> PathBuf {
+    let python = root().join("target/venv/bin/python");
+    assert!(python.exists(), "{} is missing: `cargo xtask test` makes it", python.display());
+    python
+}
+
+/// A server as `tests/clients/common.py` describes it.
+async fn serve() -> (Server, Repository) {
+    let means = format!("max_batch_size = 8\n{PLAIN_RECIPE}");
+    let repository = Repository::new()
+        .with("means", &graphs::channel_means(8, None), &means, "red\ngreen\nblue\n")
+        .with("held", &graphs::channel_means(8, None), HELD, "");
+    (start(config(&repository)).await, repository)
+}
+
+/// Runs a program and returns what it printed; when it fails, all that it said is in the panic.
+async fn run(program: PathBuf, arguments: Vec<String>) -> String {
+    let line = format!("{} {}", program.file_name().unwrap_or_else(|| OsStr::new("")).display(), arguments.join(" "));
+    let output = tokio::task::spawn_blocking(move || Command::new(program).args(arguments).output());
+    let output = output.await.unwrap().unwrap();
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{line}: {}\n{said}\n{complained}", output.status);
+    said.into_owned()
+}
+
+/// Runs the tests in `tests/clients/` of this name.
+async fn run_client(name: &str) {
+    let (server, _repository) = serve().await;
+    let file = root().join("tests/clients").join(name).display().to_string();
+    run(python(), vec![file, server.http_address().to_string(), server.grpc_address().to_string()]).await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tritonclient_over_http() {
+    run_client("tritonclient_http.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tritonclient_over_grpc() {
+    run_client("tritonclient_grpc.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kserve_sdk() {
+    run_client("kserve_sdk.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpcio_health_and_reflection() {
+    run_client("health_and_reflection.py").await;
+}
+
+/// Pictures of one colour, as files, and what the examples must say of each.
+fn pictures(folder: &Path) -> Vec<(String, &'static str)> {
+    [([250, 20, 10], "red"), ([0, 255, 40], "green"), ([1, 2, 200], "blue")]
+        .into_iter()
+        .map(|(colour, label)| {
+            let path = folder.join(format!("{label}.png"));
+            std::fs::write(&path, server::png(colour)).unwrap();
+            (path.display().to_string(), label)
+        })
+        .collect()
+}
+
+/// Runs an example client on [`pictures`], and checks that each line names the file and its colour first.
+async fn run_example(program: PathBuf, mut arguments: Vec<String>) {
+    let (server, repository) = serve().await;
+    let pictures = pictures(repository.path());
+    arguments.extend(["--address".into(), server.grpc_address().to_string(), "--model".into(), "means".into()]);
+    arguments.extend(pictures.iter().map(|(path, _)| path.clone()));
+    let said = run(program, arguments).await;
+    assert_eq!(said.lines().count(), pictures.len(), "{said}");
+    for (path, label) in pictures {
+        let line = said.lines().find_map(|line| line.strip_prefix(&format!("{path}: "))).unwrap();
+        assert!(line.starts_with(label), "{said}");
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_in_python() {
+    run_example(python(), vec![root().join("examples/classify.py").display().to_string()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_in_rust() {
+    // `cargo test` builds the examples before it runs any test, and puts them beside the tests' own folder.
+    let tests = std::env::current_exe().unwrap();
+    let example = tests.parent().unwrap().with_file_name("examples").join("classify");
+    assert!(example.exists(), "{} is missing: `cargo build --example classify` makes it", example.display());
+    run_example(example, Vec::new()).await;
+}
