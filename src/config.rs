@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::auth::AuthConfig;
 use crate::error::{Error, Result};
 use crate::grpc::GrpcConfig;
 use crate::http::HttpConfig;
 use crate::inference::Limits;
+use crate::net::TlsConfig;
 use crate::telemetry::LogConfig;
+use crate::toml_file;
 
 /// Everything that `convoy serve` can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -30,6 +33,10 @@ pub struct ServerConfig {
     pub grpc: GrpcConfig,
     /// The metrics listener.
     pub metrics: MetricsConfig,
+    /// API keys.
+    pub auth: AuthConfig,
+    /// TLS, for HTTP and gRPC.
+    pub tls: TlsConfig,
     /// Sizes over which a request is refused.
     pub limits: Limits,
     /// The log.
@@ -47,6 +54,8 @@ impl Default for ServerConfig {
             http: HttpConfig::default(),
             grpc: GrpcConfig::default(),
             metrics: MetricsConfig::default(),
+            auth: AuthConfig::default(),
+            tls: TlsConfig::default(),
             limits: Limits::default(),
             log: LogConfig::default(),
             shutdown: ShutdownConfig::default(),
@@ -104,14 +113,7 @@ impl ServerConfig {
     /// # Errors
     /// `NotFound` when the file cannot be read, `InvalidArgument` naming file, line and key where something is wrong in it.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::not_found(format!("the configuration file {} could not be read", path.display())).with_source(error)
-        })?;
-        toml::from_str(&text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let line = text.get(..start).map_or(1, |before| before.matches('\n').count() + 1);
-            Error::invalid(format!("{}: line {line}: {}", path.display(), error.message()))
-        })
+        toml_file::read(path, "the configuration file")
     }
 
     /// Checks what no single value can show.
@@ -121,6 +123,7 @@ impl ServerConfig {
     pub fn validate(&self) -> Result<()> {
         self.http.validate()?;
         self.grpc.validate()?;
+        self.tls.validate()?;
         if self.shutdown.timeout_ms < self.shutdown.grace_ms {
             return Err(Error::invalid(
                 "shutdown.timeout_ms counts from the signal too: it must not be under shutdown.grace_ms",
@@ -200,6 +203,7 @@ mod tests {
             ("[http]\nmax_connections = 0", "http.max_connections"),
             ("[http]\nhealth_route = \"health\"", "http.health_route"),
             ("[http]\npredict_route = \"/{all}\"", "http.predict_route"),
+            ("[tls]\nkey = \"key.pem\"", "tls.certificate"),
             ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
             ("[limits]\ndecode_threads = 0", "limits.decode_threads"),
             ("[shutdown]\ngrace_ms = 2\ntimeout_ms = 1", "shutdown.timeout_ms"),

@@ -2,6 +2,7 @@
 //!
 //! Imports between the modules point down only; `docs/ARCHITECTURE.md` has the diagram and `tests/imports.rs` checks it.
 
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod engine;
@@ -13,9 +14,11 @@ pub mod net;
 pub mod onnx;
 pub mod postprocess;
 pub mod preprocess;
+pub mod reload;
 pub mod repository;
 pub mod scheduler;
 pub mod server;
 pub mod telemetry;
 pub mod tensor;
+pub mod toml_file;
 pub mod zoo;

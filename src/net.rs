@@ -1,6 +1,9 @@
-//! The loop that accepts connections and the one that drains them.
+//! The loop that accepts connections and the one that drains them, and TLS.
 //!
 //! It knows connections, not what is said on them: every protocol's listener brings that along.
+
+mod stream;
+mod tls;
 
 use std::future::Future;
 use std::io;
@@ -12,6 +15,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+
+pub use self::stream::Stream;
+pub use self::tls::{Acceptor, Protocol, Tls, TlsConfig};
 
 /// Tells a connection that the listener has stopped: it should take no further request, and end when it has answered those
 /// that it took.
@@ -26,13 +32,15 @@ impl Draining {
     }
 }
 
-/// Accepts connections on `listener` and has each served by `connection`, at most `max_connections` at once, until `stop`
-/// completes; then returns when every connection has ended. Dropped before that, it cuts off the connections that are left.
+/// Accepts connections on `listener`, encrypts them where there is `tls`, and has each served by `connection`, at most
+/// `max_connections` at once, until `stop` completes; then returns when every connection has ended. Dropped before that, it cuts
+/// off the connections that are left.
 pub async fn serve<F>(
     listener: TcpListener,
+    tls: Option<Acceptor>,
     max_connections: Option<usize>,
     stop: impl Future<Output = ()>,
-    connection: impl Fn(TcpStream, SocketAddr, Draining) -> F,
+    connection: impl Fn(Stream, SocketAddr, Draining) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -51,15 +59,31 @@ pub async fn serve<F>(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        let served = connection(stream, peer, Draining(is_draining.clone()));
+        let draining = Draining(is_draining.clone());
+        let (tls, connection) = (tls.clone(), connection.clone());
         connections.spawn(async move {
-            served.await;
+            if let Some(stream) = encrypt(stream, peer, tls, draining.clone()).await {
+                let served = connection(stream, peer, draining);
+                served.await;
+            }
             drop(permit);
         });
     }
     drop(listener);
     draining.send_replace(true);
     while connections.join_next().await.is_some() {}
+}
+
+/// `None` where the handshake fails, or is not over when draining begins: no request can have come by then.
+async fn encrypt(stream: TcpStream, peer: SocketAddr, tls: Option<Acceptor>, mut draining: Draining) -> Option<Stream> {
+    let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
+    tokio::select! {
+        accepted = tls.accept(stream) => accepted
+            // Most often somebody who knocks at every port: worth a look while debugging only.
+            .inspect_err(|reason| tracing::debug!(%peer, reason, "a TLS handshake failed"))
+            .ok(),
+        () = draining.begun() => None,
+    }
 }
 
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {

@@ -8,12 +8,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::auth::Keys;
 use crate::config::{ServerConfig, ShutdownConfig};
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::grpc::Grpc;
 use crate::http::{self, ConnectionOptions};
 use crate::inference::Inference;
+use crate::net::{Protocol, Tls};
 use crate::repository::Repository;
 use crate::telemetry::Metrics;
 
@@ -30,16 +32,21 @@ pub struct Server {
     http: JoinHandle<()>,
     grpc: JoinHandle<()>,
     metrics: JoinHandle<()>,
+    reloading: JoinHandle<()>,
 }
 
 impl Server {
     /// Binds the listeners and serves on them. No model is loaded yet, and readiness says so: see [`Server::load`].
     ///
     /// # Errors
-    /// `InvalidArgument` for a configuration that cannot work, `Unavailable` when an address is taken or there is no ONNX
+    /// `InvalidArgument` for a configuration that cannot work, `NotFound` when there is no keys file, `Unavailable` when an address is taken or there is no ONNX
     /// Runtime.
     pub async fn start(config: ServerConfig) -> Result<Self> {
         config.validate()?;
+        let keys = Keys::open(&config.auth)?;
+        let tls = Tls::open(&config.tls)?;
+        say_who_may_call(&keys, tls.as_ref());
+        let acceptor = |protocol| tls.as_ref().map(|tls| tls.acceptor(protocol));
         let (http_listener, http_address) = bind("HTTP", config.http.address).await?;
         let (grpc_listener, grpc_address) = bind("gRPC", config.grpc.address).await?;
         let (metrics_listener, metrics_address) = bind("metrics", config.metrics.address).await?;
@@ -50,13 +57,20 @@ impl Server {
         let inference = Inference::new(Arc::clone(&repository), config.limits, config.default_model);
 
         let options = ConnectionOptions::from(&config.http);
-        let router = http::router(inference.clone(), config.http, metrics.registry())?;
+        let router = http::router(inference.clone(), config.http, &keys, metrics.registry())?;
         let stop = watch::Sender::new(false);
-        let http = tokio::spawn(http::serve(http_listener, router, options, stopped(stop.subscribe())));
-        let grpc = Grpc::new(&inference, &config.grpc, metrics.registry())?;
-        let grpc = tokio::spawn(grpc.serve(grpc_listener, stopped(stop.subscribe())));
+        let http = tokio::spawn(http::serve(
+            http_listener,
+            acceptor(Protocol::Http1),
+            router,
+            options,
+            stopped(stop.subscribe()),
+        ));
+        let grpc = Grpc::new(&inference, &config.grpc, keys.clone(), metrics.registry())?;
+        let grpc = tokio::spawn(grpc.serve(grpc_listener, acceptor(Protocol::Http2), stopped(stop.subscribe())));
         let router = http::metrics_router(metrics.registry().clone());
-        let metrics = tokio::spawn(http::serve(metrics_listener, router, options, std::future::pending()));
+        let metrics = tokio::spawn(http::serve(metrics_listener, None, router, options, std::future::pending()));
+        let reloading = tokio::spawn(reload(keys, tls));
         tracing::info!(address = %http_address, "HTTP listens");
         tracing::info!(address = %grpc_address, "gRPC listens");
         tracing::info!(address = %metrics_address, "metrics listen");
@@ -72,6 +86,7 @@ impl Server {
             http,
             grpc,
             metrics,
+            reloading,
         })
     }
 
@@ -129,8 +144,28 @@ impl Server {
             tracing::warn!("an instance is still running");
         }
         self.metrics.abort();
+        self.reloading.abort();
         tracing::info!("stopped");
     }
+}
+
+/// Says once what an operator must know who believes that the server is closed.
+fn say_who_may_call(keys: &Keys, tls: Option<&Tls>) {
+    if !keys.are_needed() {
+        tracing::info!("API keys are off: whoever reaches the addresses may use and administer the server");
+    } else if tls.is_none() {
+        tracing::warn!("API keys are on and TLS is off: the keys can be read on the network");
+    }
+}
+
+/// Reads keys and certificates again whenever they change, and never ends.
+async fn reload(keys: Keys, tls: Option<Tls>) {
+    let certificates = async {
+        if let Some(tls) = tls {
+            tls.watch().await;
+        }
+    };
+    tokio::join!(keys.watch(), certificates);
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

@@ -24,7 +24,8 @@ const LAYERS: &[&[&str]] = &[
     &["scheduler", "preprocess", "postprocess", "zoo"],
     &["engine"],
     &["onnx"],
-    &["telemetry", "net"],
+    &["telemetry", "net", "auth"],
+    &["reload", "toml_file"],
     &["tensor"],
     &["error"],
 ];
@@ -33,8 +34,13 @@ const LAYERS: &[&[&str]] = &[
 const FORBIDDEN: &[(&str, &str)] = &[("preprocess", "engine"), ("postprocess", "engine"), ("zoo", "engine")];
 
 /// Crates that belong to the modules named and to no other.
-const OWNED_CRATES: &[(&str, &[&str])] =
-    &[("ort", &["engine"]), ("axum", &["http", "server"]), ("tonic", &["grpc"]), ("mozjpeg", &["preprocess"])];
+const OWNED_CRATES: &[(&str, &[&str])] = &[
+    ("ort", &["engine"]),
+    ("axum", &["http", "server"]),
+    ("tonic", &["grpc"]),
+    ("mozjpeg", &["preprocess"]),
+    ("rustls", &["net"]),
+];
 
 /// Crates that the module must not know.
 const FORBIDDEN_CRATES: &[(&str, &str)] = &[

@@ -6,6 +6,7 @@ mod bench;
 mod classify;
 mod describe;
 mod export;
+mod hash_key;
 mod list;
 mod pull;
 mod serve;
@@ -35,6 +36,7 @@ enum Command {
     List(list::ListArgs),
     Describe(describe::DescribeArgs),
     Bench(bench::BenchArgs),
+    HashKey(hash_key::HashKeyArgs),
 }
 
 /// Runs the command that the process's arguments name.
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::List(args) => list::run(&args).map(|()| true),
         Command::Describe(args) => describe::run(&args).map(|()| true),
         Command::Bench(args) => block_on(bench::run(&args)),
+        Command::HashKey(args) => hash_key::run(&args).map(|()| true),
     };
     match complete {
         Ok(true) => ExitCode::SUCCESS,

@@ -121,6 +121,22 @@ options! {
     #[arg(long, env = "CONVOY_METRICS_ADDRESS", value_name = "IP:PORT")]
     metrics_address: SocketAddr => metrics.address;
 
+    /// File of the API keys that are taken [default: none, and no key is asked for]
+    #[arg(long, env = "CONVOY_AUTH_KEYS_FILE", value_name = "FILE")]
+    auth_keys_file: PathBuf => auth.keys_file, Some;
+
+    /// The server's certificate chain (PEM) [default: none, and no TLS]
+    #[arg(long, env = "CONVOY_TLS_CERTIFICATE", value_name = "FILE")]
+    tls_certificate: PathBuf => tls.certificate, Some;
+
+    /// The certificate's private key (PEM)
+    #[arg(long, env = "CONVOY_TLS_KEY", value_name = "FILE")]
+    tls_key: PathBuf => tls.key, Some;
+
+    /// Certificates (PEM) that must have signed the clients' [default: none, and clients need no certificate]
+    #[arg(long, env = "CONVOY_TLS_CLIENT_CA", value_name = "FILE")]
+    tls_client_ca: PathBuf => tls.client_ca, Some;
+
     /// Most pictures in one request [default: 64]
     #[arg(long, env = "CONVOY_LIMITS_MAX_PICTURES", value_name = "COUNT")]
     limits_max_pictures: usize => limits.max_pictures;

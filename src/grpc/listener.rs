@@ -11,12 +11,12 @@ use std::time::Duration;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 use super::GrpcConfig;
 use super::observe::{Observer, observe};
-use crate::net::{self, Draining};
+use crate::net::{self, Acceptor, Draining, Stream};
 
 /// How much of a call's messages may arrive before it is read.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -55,16 +55,16 @@ impl Connections {
         Self { http, limit: config.max_connections, routes: routes.prepare(), observer: Arc::new(observer) }
     }
 
-    /// Serves on `listener` until `stop` completes; then stops accepting, and returns when every call that was accepted has
+    /// Serves on `listener`, encrypted where there is `tls`, until `stop` completes; then stops accepting, and returns when every call that was accepted has
     /// ended. Dropped before that, it cuts off those that are left.
-    pub(super) async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
-        net::serve(listener, self.limit, stop, |stream, peer, draining| {
+    pub(super) async fn serve(self, listener: TcpListener, tls: Option<Acceptor>, stop: impl Future<Output = ()>) {
+        net::serve(listener, tls, self.limit, stop, move |stream, peer, draining| {
             self.clone().serve_connection(stream, peer, draining)
         })
         .await;
     }
 
-    async fn serve_connection(self, stream: TcpStream, peer: SocketAddr, mut draining: Draining) {
+    async fn serve_connection(self, stream: Stream, peer: SocketAddr, mut draining: Draining) {
         let is_draining = draining.clone();
         let has_called = Arc::new(AtomicBool::new(false));
         let called = Arc::clone(&has_called);

@@ -3,6 +3,7 @@
 //! It turns wire forms into the requests of [`crate::inference`] and its answers back, and it alone knows gRPC and protocol
 //! buffers. It must not know how a model is found, queued or run, nor that there is an HTTP interface.
 
+mod auth;
 mod call;
 pub mod codec;
 mod config;
@@ -36,19 +37,21 @@ use self::proto::DESCRIPTORS;
 use self::proto::convoy::v1::image_classifier_server::ImageClassifierServer;
 use self::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use self::v2::InferenceService;
+use crate::auth::Keys;
 use crate::error::{Error, Result};
 use crate::inference::Inference;
+use crate::net::Acceptor;
 
 /// The gRPC interface, ready to be served. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct Grpc(Connections);
 
 impl Grpc {
-    /// Every service over `inference`. Its call metrics are registered with `registry`.
+    /// Every service over `inference`, for those who have one of `keys`. Its call metrics are registered with `registry`.
     ///
     /// # Errors
     /// `Internal` when `registry` already holds metrics of these names.
-    pub fn new(inference: &Inference, config: &GrpcConfig, registry: &Registry) -> Result<Self> {
+    pub fn new(inference: &Inference, config: &GrpcConfig, keys: Keys, registry: &Registry) -> Result<Self> {
         let reflection = || {
             Reflection::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -84,13 +87,13 @@ impl Grpc {
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
         ];
-        let observer = Observer::new(GrpcMetrics::register(registry, &described)?);
+        let observer = Observer::new(GrpcMetrics::register(registry, &described)?, keys);
         Ok(Self(Connections::new(config, routes.routes(), observer)))
     }
 
-    /// Serves on `listener` until `stop` completes; then stops accepting, ends streams as soon as what they have read is
+    /// Serves on `listener`, encrypted where there is `tls`, until `stop` completes; then stops accepting, ends streams as soon as what they have read is
     /// answered, and returns when every call has ended. Dropped before that, it cuts off those that are left.
-    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
-        self.0.serve(listener, stop).await;
+    pub async fn serve(self, listener: TcpListener, tls: Option<Acceptor>, stop: impl Future<Output = ()>) {
+        self.0.serve(listener, tls, stop).await;
     }
 }

@@ -18,9 +18,11 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service;
 
+use super::auth;
 use super::call::{self, Call};
 use super::metrics::{GrpcMetrics, name_of};
 use super::status::{corrected, status_of};
+use crate::auth::Keys;
 use crate::error::Error;
 use crate::net::Draining;
 use crate::telemetry::RequestIds;
@@ -44,11 +46,12 @@ const REFLECTION: &str = "/grpc.reflection.";
 pub(super) struct Observer {
     metrics: GrpcMetrics,
     ids: RequestIds,
+    keys: Keys,
 }
 
 impl Observer {
-    pub(super) fn new(metrics: GrpcMetrics) -> Self {
-        Self { metrics, ids: RequestIds::new() }
+    pub(super) fn new(metrics: GrpcMetrics, keys: Keys) -> Self {
+        Self { metrics, ids: RequestIds::new(), keys }
     }
 }
 
@@ -63,6 +66,7 @@ pub(super) async fn observe(
     let received = Instant::now();
     let headers = request.headers_mut();
     let id: Arc<str> = observer.ids.choose(headers.get(REQUEST_ID).map(HeaderValue::as_bytes)).into();
+    let allowed = auth::check(&observer.keys, request.uri().path(), request.headers());
     let observation = Observation {
         observer,
         path: request.uri().path().to_owned(),
@@ -77,7 +81,7 @@ pub(super) async fn observe(
         request.headers_mut().remove(ACCEPT_ENCODING);
     }
     let mut call = Call { id: Arc::clone(&id), deadline: None, draining };
-    let response = match call::timeout(request.headers()) {
+    let response = match allowed.and_then(|()| call::timeout(request.headers())) {
         Ok(timeout) => {
             call.deadline = timeout.and_then(|timeout| received.checked_add(timeout));
             request.extensions_mut().insert(call.clone());

@@ -32,6 +32,9 @@ impl IntoResponse for HttpError {
             let seconds = retry_after_seconds(self.0.retry_after());
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.0.kind() == ErrorKind::Unauthenticated {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response.extensions_mut().insert(self.0);
         response
     }
@@ -103,6 +106,7 @@ mod tests {
             assert_eq!(response.status().as_u16(), status);
             assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
             assert_eq!(response.headers().contains_key(header::RETRY_AFTER), status == 429 || status == 503);
+            assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), status == 401);
         }
     }
 

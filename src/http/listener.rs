@@ -14,12 +14,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::Service;
 
 use super::HttpConfig;
-use crate::net::{self, Draining};
+use crate::net::{self, Acceptor, Draining, Stream};
 
 /// How long a connection without a request in progress is kept once draining has begun: time for an answer to be written and
 /// for a head that is on its way. A head that only trickles in must not hold up the end.
@@ -40,17 +40,23 @@ impl From<&HttpConfig> for ConnectionOptions {
     }
 }
 
-/// Serves `router` on `listener` until `stop` completes; then stops accepting, closes idle connections, and returns when
+/// Serves `router` on `listener`, encrypted where there is `tls`, until `stop` completes; then stops accepting, closes idle connections, and returns when
 /// every request that was accepted has its answer. Dropped before that, it cuts off the connections that are left.
-pub async fn serve(listener: TcpListener, router: Router, options: ConnectionOptions, stop: impl Future<Output = ()>) {
-    net::serve(listener, options.max_connections, stop, |stream, peer, draining| {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Acceptor>,
+    router: Router,
+    options: ConnectionOptions,
+    stop: impl Future<Output = ()>,
+) {
+    net::serve(listener, tls, options.max_connections, stop, move |stream, peer, draining| {
         serve_connection(stream, peer, router.clone(), options.idle_timeout, draining)
     })
     .await;
 }
 
 async fn serve_connection(
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     router: Router,
     idle_timeout: Duration,

@@ -16,7 +16,7 @@ use tower::util::option_layer;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 use tracing::Instrument;
 
@@ -83,7 +83,8 @@ pub(super) fn cors(origins: &[String]) -> Result<Option<CorsLayer>> {
         CorsLayer::new()
             .allow_origin(allowed)
             .allow_methods([Method::GET, Method::POST])
-            .allow_headers(Any)
+            // `*` would not stand for `authorization`.
+            .allow_headers(AllowHeaders::mirror_request())
             .expose_headers(Any),
     ))
 }

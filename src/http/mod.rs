@@ -5,6 +5,7 @@
 //! It must not know how a model is found, queued or run, nor that there is a gRPC interface.
 
 mod architecture;
+mod auth;
 mod classify;
 mod config;
 mod error;
@@ -29,6 +30,7 @@ pub use config::HttpConfig;
 pub use listener::{ConnectionOptions, serve};
 pub use metrics::{HttpMetrics, metrics_router};
 
+use crate::auth::{Keys, Right};
 use crate::error::Result;
 use crate::inference::Inference;
 
@@ -41,17 +43,16 @@ struct App {
 
 type AppState = axum::extract::State<Arc<App>>;
 
-/// The router of the public listener, with its middleware. Its request metrics are registered with `registry`.
+/// The router of the public listener, with its middleware, for those who have one of `keys`. Its request metrics are registered with `registry`.
 ///
 /// # Errors
 /// `InvalidArgument` for a CORS origin that is not one, `Internal` when `registry` already holds metrics of these names.
-pub fn router(inference: Inference, config: HttpConfig, registry: &Registry) -> Result<Router> {
+pub fn router(inference: Inference, config: HttpConfig, keys: &Keys, registry: &Registry) -> Result<Router> {
     let observer = middleware::Observer::new(HttpMetrics::register(registry)?);
     let cors = middleware::cors(&config.cors_origins)?;
-    let platform = platform_routes(&config);
+    let platform = platform_routes(&config, keys);
     let app = Arc::new(App { inference, config });
     let routes = Router::new()
-        .route("/ping", get(v2::ready))
         .route("/invocations", post(hosting::invoke))
         .route("/v1/classify", post(classify::default_model))
         .route("/v1/models", get(models::list))
@@ -62,7 +63,11 @@ pub fn router(inference: Inference, config: HttpConfig, registry: &Registry) -> 
         .route("/v1/models/{model}/versions/{version}/classify", post(classify::named_model))
         .route("/v1/models/{model}/architecture", get(architecture::show))
         .route("/v1/models/{model}/versions/{version}/architecture", get(architecture::show))
-        .merge(v2::routes())
+        .merge(v2::routes());
+    let routes = auth::protect(routes, keys, Right::Infer)
+        .merge(auth::protect(v2::administration(), keys, Right::Admin))
+        .merge(v2::probes())
+        .route("/ping", get(v2::ready))
         .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(Arc::clone(&app));
     let wrap = |routes| middleware::wrap(routes, &observer, cors.as_ref());
@@ -71,13 +76,13 @@ pub fn router(inference: Inference, config: HttpConfig, registry: &Registry) -> 
 
 /// The routes that the hosting platform has chosen. They are asked last: a platform may well choose a path that is served
 /// anyway, which is then served as ever.
-fn platform_routes(config: &HttpConfig) -> Router<Arc<App>> {
+fn platform_routes(config: &HttpConfig, keys: &Keys) -> Router<Arc<App>> {
     let mut router = Router::new().without_v07_checks();
+    if let Some(path) = &config.predict_route {
+        router = auth::protect(router.route(path, post(hosting::invoke)), keys, Right::Infer);
+    }
     if let Some(path) = &config.health_route {
         router = router.route(path, get(v2::ready));
-    }
-    if let Some(path) = &config.predict_route {
-        router = router.route(path, post(hosting::invoke));
     }
     router.fallback(error::no_such_path).method_not_allowed_fallback(error::method_not_allowed)
 }

@@ -2,6 +2,7 @@ use std::collections::HashSet;
 use std::io::Read as _;
 use std::sync::Mutex;
 
+use axum::Extension;
 use axum::body::{Body, to_bytes};
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
@@ -23,6 +24,7 @@ fn router(cors_origins: &[&str]) -> (Router, Registry) {
     let panicking = async || assert!(std::hint::black_box(false), "the secret cause");
     let routes = Router::new()
         .route("/short", get(async || "short"))
+        .route("/probe", get(async || (Extension(Probe), "alive")))
         .route("/long", get(async || "long ".repeat(1000)))
         .route("/echo", post(async |body: Bytes| body))
         .route("/failing", get(failing))
@@ -196,7 +198,8 @@ async fn each_request_has_one_line_and_an_internal_error_its_cause_once() {
     let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let (router, _) = router(&[]);
-    for path in ["/short?secret=1", "/failing", "/nowhere"] {
+    // The answer to a probe is no line.
+    for path in ["/short?secret=1", "/probe", "/failing", "/nowhere"] {
         send(&router, get_request(path, &[("x-request-id", "abc")])).await;
     }
 

@@ -21,16 +21,24 @@ use super::App;
 /// The header that says how long a body's JSON part is, where raw tensors follow it.
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// The routes below `/v2`.
+/// The routes of health probes.
+pub(super) fn probes() -> Router<Arc<App>> {
+    Router::new().route("/v2/health/live", get(metadata::live)).route("/v2/health/ready", get(ready))
+}
+
+/// The routes that change what is served.
+pub(super) fn administration() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v2/repository/models/{model}/load", post(repository::load))
+        .route("/v2/repository/models/{model}/unload", post(repository::unload))
+}
+
+/// The other routes below `/v2`.
 pub(super) fn routes() -> Router<Arc<App>> {
     let mut router = Router::new()
         .route("/v2", get(metadata::server))
-        .route("/v2/health/live", get(metadata::live))
-        .route("/v2/health/ready", get(ready))
         .route("/v2/models/stats", get(statistics::of_all))
-        .route("/v2/repository/index", post(repository::index))
-        .route("/v2/repository/models/{model}/load", post(repository::load))
-        .route("/v2/repository/models/{model}/unload", post(repository::unload));
+        .route("/v2/repository/index", post(repository::index));
     for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
         router = router
             .route(model, get(metadata::model))
