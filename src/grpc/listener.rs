@@ -55,8 +55,8 @@ impl Connections {
         Self { http, limit: config.max_connections, routes: routes.prepare(), observer: Arc::new(observer) }
     }
 
-    /// Serves on `listener`, encrypted where there is `tls`, until `stop` completes; then stops accepting, and returns when every call that was accepted has
-    /// ended. Dropped before that, it cuts off those that are left.
+    /// Serves on `listener`, encrypted where there is `tls`, until `stop` completes; then stops accepting, and returns when every
+    /// call that was accepted has ended. Dropped before that, it cuts off those that are left.
     pub(super) async fn serve(self, listener: TcpListener, tls: Option<Acceptor>, stop: impl Future<Output = ()>) {
         net::serve(listener, tls, self.limit, stop, move |stream, peer, draining| {
             self.clone().serve_connection(stream, peer, draining)
