@@ -14,7 +14,7 @@ fn runtime() -> Runtime {
 }
 
 fn load(path: &Path, providers: Vec<Provider>) -> Result<Graph, Error> {
-    Graph::load(&runtime(), path, &GraphOptions { providers, intra_op_threads: 1 })
+    Graph::load(&runtime(), path, &GraphOptions { providers, intra_op_threads: 1 }).map(|(graph, _)| graph)
 }
 
 /// A picture whose every pixel of channel c is `values[c]`: its channel means are those values.

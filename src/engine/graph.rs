@@ -36,11 +36,12 @@ impl std::fmt::Debug for Graph {
 }
 
 impl Graph {
-    /// Reads the model at `path`, settles on the first provider of the list that can run it, and optimises the graph.
+    /// Reads the model at `path`, settles on the first provider of the list that can run it, and optimises the graph. Returns
+    /// also the session, on the provider's first device, that showed that it can: the first instance's.
     ///
     /// # Errors
     /// `Internal` when no provider of the list can run the model; the source is ONNX Runtime's own reason.
-    pub fn load(runtime: &Runtime, path: &Path, options: &GraphOptions) -> Result<Self> {
+    pub fn load(runtime: &Runtime, path: &Path, options: &GraphOptions) -> Result<(Self, Session)> {
         let cpu_only = [Provider::Cpu {}];
         let mut providers: &[Provider] = if options.providers.is_empty() { &cpu_only } else { &options.providers };
         loop {
@@ -53,12 +54,12 @@ impl Graph {
             };
             // A GPU keeps its own copy of the weights in its own memory: only CPU sessions can share one.
             let prepared = if graph.provider().is_gpu() {
-                graph.session(graph.provider().device_ids()[0]).map(drop)
+                graph.session(graph.provider().device_ids()[0])
             } else {
                 graph.share_weights()
             };
             match prepared {
-                Ok(()) => return Ok(graph),
+                Ok(session) => return Ok((graph, session)),
                 Err(error) if providers.len() == 1 => return Err(error),
                 Err(error) => {
                     warn!(
@@ -97,12 +98,24 @@ impl Graph {
             .map_err(|error| error.map_message(|message| format!("{}: {message}", self.path.display())))
     }
 
-    /// Optimises the graph once and keeps its weights for all sessions. Where that cannot be done (nowhere to put the
-    /// optimised graph, weights in files of their own), every session reads the model for itself.
-    fn share_weights(&mut self) -> Result<()> {
-        match SharedWeights::extract(|target| {
-            let builder = self.optimising_builder(0)?;
-            let builder = builder
+    /// Optimises the graph once, keeps its weights for all sessions, and returns the first of these. Where that cannot be done
+    /// (nowhere to put the optimised graph, weights in files of their own), every session reads the model for itself.
+    fn share_weights(&mut self) -> Result<Session> {
+        let first = self.optimised_weights().and_then(|shared| {
+            self.shared = Some(shared);
+            self.session(0)
+        });
+        first.or_else(|error| {
+            debug!(path = %self.path.display(), "weights are not shared: {}", error.chain());
+            self.shared = None;
+            self.session(0)
+        })
+    }
+
+    fn optimised_weights(&self) -> Result<SharedWeights> {
+        SharedWeights::extract(|target| {
+            let builder = self
+                .optimising_builder(0)?
                 .with_optimized_model_path(target)
                 .map_err(|error| failed("the optimised graph has no place", &error))?;
             // It warns that such a file is of use on this machine only, which is where it is read in a moment.
@@ -110,20 +123,7 @@ impl Graph {
                 .with_log_level(LogLevel::Error)
                 .map_err(|error| failed("the log level cannot be set", &error))?;
             builder.commit_from_file(&self.path).map(drop).map_err(|error| self.refused(&error))
-        }) {
-            Ok(shared) => {
-                self.shared = Some(shared);
-                if let Err(error) = self.session(0) {
-                    debug!(path = %self.path.display(), "weights are not shared: {}", error.chain());
-                    self.shared = None;
-                }
-            }
-            Err(error) => debug!(path = %self.path.display(), "weights are not shared: {}", error.chain()),
-        }
-        if self.shared.is_none() {
-            self.session(0)?;
-        }
-        Ok(())
+        })
     }
 
     fn optimising_builder(&self, device_id: i32) -> Result<SessionBuilder> {

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use half::f16;
 use tokio::sync::Semaphore;
 
 use super::Limits;
 use super::request::Admission;
 use crate::error::{Error, Result};
-use crate::preprocess::{PictureLimits, Preprocessor, RowMut};
-use crate::tensor::{DataType, Tensor};
+use crate::preprocess::PictureLimits;
+use crate::tensor::Tensor;
 
 /// The bounded place where pictures are decoded.
 #[derive(Debug)]
@@ -41,13 +40,12 @@ impl Pictures {
             return Err(Error::deadline_exceeded("the request's deadline passed before its picture was decoded"));
         }
         let preprocessor = Arc::clone(model.preprocessor());
-        let data_type = model.input().data_type;
         let limits = self.limits.clone();
         let decode_seconds = model.scheduler().metrics().decode_seconds.clone();
         let decoding = tokio::task::spawn_blocking(move || {
             let _thread = thread;
             let started = Instant::now();
-            let row = row(&preprocessor, data_type, &picture, &limits)?;
+            let row = preprocessor.tensor(&picture, &limits)?;
             let took = started.elapsed();
             decode_seconds.observe(took.as_secs_f64());
             Ok((row, took))
@@ -55,29 +53,5 @@ impl Pictures {
         decoding.await.unwrap_or_else(|failure| {
             Err(Error::internal("the picture could not be decoded").with_source(failure.to_string()))
         })
-    }
-}
-
-fn row(preprocessor: &Preprocessor, data_type: DataType, picture: &[u8], limits: &PictureLimits) -> Result<Tensor> {
-    let [a, b, c] = preprocessor.row_shape();
-    let elements = a * b * c;
-    let shape = vec![1, a, b, c];
-    match data_type {
-        DataType::Fp32 => {
-            let mut values = vec![0f32; elements];
-            preprocessor.run(picture, limits, RowMut::F32(&mut values))?;
-            Tensor::from_vec(shape, values)
-        }
-        DataType::Fp16 => {
-            let mut values = vec![f16::ZERO; elements];
-            preprocessor.run(picture, limits, RowMut::F16(&mut values))?;
-            Tensor::from_vec(shape, values)
-        }
-        DataType::Uint8 => {
-            let mut values = vec![0u8; elements];
-            preprocessor.run(picture, limits, RowMut::U8(&mut values))?;
-            Tensor::from_vec(shape, values)
-        }
-        other => Err(Error::internal(format!("a picture cannot become a tensor of {other}"))),
     }
 }

@@ -19,7 +19,7 @@ pub use normalize::RowMut;
 pub use recipe::{Color, Decode, Extent, ExtentWord, Interpolation, Layout, Recipe, RecipeError};
 
 use crate::error::{Error, Result};
-use crate::tensor::DataType;
+use crate::tensor::{DataType, Element, Tensor};
 use decode::{Picture, Row};
 use geometry::Geometry;
 use normalize::{Canvas, Table};
@@ -84,6 +84,31 @@ impl Preprocessor {
             Layout::Nchw => [self.plan.channels(), height, width],
             Layout::Nhwc => [height, width, self.plan.channels()],
         }
+    }
+
+    /// Height and width of the network's input.
+    pub fn input_size(&self) -> (usize, usize) {
+        (self.plan.height, self.plan.width)
+    }
+
+    /// Turns one encoded picture into a batch of one: a tensor of the model's element type, shape `[1, …]` with
+    /// [`Self::row_shape`] behind. Blocks, as [`Self::run`] does.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn tensor(&self, encoded: &[u8], limits: &PictureLimits) -> Result<Tensor> {
+        match &self.table {
+            Tables::F32(table) => self.tensor_of(encoded, limits, table),
+            Tables::F16(table) => self.tensor_of(encoded, limits, table),
+            Tables::U8(table) => self.tensor_of(encoded, limits, table),
+        }
+    }
+
+    fn tensor_of<T: Element>(&self, encoded: &[u8], limits: &PictureLimits, table: &Table<T>) -> Result<Tensor> {
+        let [a, b, c] = self.row_shape();
+        let mut elements = vec![T::zeroed(); a * b * c];
+        self.run_typed(encoded, limits, table, &mut elements)?;
+        Tensor::from_vec(vec![1, a, b, c], elements)
     }
 
     /// Turns one encoded picture into `row`, which holds exactly the elements of [`Self::row_shape`].

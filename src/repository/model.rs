@@ -77,8 +77,8 @@ impl Model {
             providers: config.providers.clone(),
             intra_op_threads: config.instances.intra_op_threads.unwrap_or(1),
         };
-        let graph = Graph::load(runtime, &path, &options)?;
-        let mut sessions = sessions(&graph, config)?;
+        let (graph, first) = Graph::load(runtime, &path, &options)?;
+        let mut sessions = sessions(&graph, first, config)?;
         let first = &sessions[0];
         let in_file = |error: Error| Error::invalid(format!("{}: {}", path.display(), error.message()));
         let in_config = |reason: String| Error::invalid(format!("{}: {reason}", folder.join(CONFIG_FILE).display()));
@@ -229,9 +229,7 @@ impl Model {
 
     /// Height and width of the network's input.
     pub fn input_size(&self) -> (usize, usize) {
-        let [a, b, c] = self.preprocessor.row_shape();
-        // Channels come first (NCHW) or last (NHWC); a picture's sides are what is left.
-        if a <= 3 { (b, c) } else { (a, b) }
+        self.preprocessor.input_size()
     }
 
     /// The most rows in a batch.
@@ -255,8 +253,8 @@ impl Model {
     }
 }
 
-/// One session for each instance, spread over the provider's devices.
-fn sessions(graph: &Graph, config: &ModelConfig) -> Result<Vec<Session>> {
+/// One session for each instance, spread over the provider's devices. `first` is there already.
+fn sessions(graph: &Graph, first: Session, config: &ModelConfig) -> Result<Vec<Session>> {
     let per_device = config.instances.count.unwrap_or_else(|| {
         if graph.provider().is_gpu() {
             INSTANCES_PER_GPU
@@ -264,13 +262,9 @@ fn sessions(graph: &Graph, config: &ModelConfig) -> Result<Vec<Session>> {
             std::thread::available_parallelism().map_or(1, usize::from)
         }
     });
-    let mut sessions = Vec::new();
-    for &device_id in graph.provider().device_ids() {
-        for _ in 0..per_device {
-            sessions.push(graph.session(device_id)?);
-        }
-    }
-    Ok(sessions)
+    let devices =
+        graph.provider().device_ids().iter().flat_map(|&device_id| std::iter::repeat_n(device_id, per_device));
+    std::iter::once(Ok(first)).chain(devices.skip(1).map(|device_id| graph.session(device_id))).collect()
 }
 
 /// Checks that the input can be a picture's, and returns its batch dimension where that is fixed.

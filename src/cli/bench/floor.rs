@@ -13,14 +13,11 @@ use super::process::Usage;
 use super::report::Measurement;
 use super::{Until, merge_workers};
 use crate::engine::{Graph, GraphOptions, Runtime, Session};
+use crate::inference::DEFAULT_TOP_K;
 use crate::postprocess;
-use crate::preprocess::{PictureLimits, Preprocessor, RowMut};
+use crate::preprocess::{PictureLimits, Preprocessor};
 use crate::repository::config::ModelConfig;
 use crate::repository::layout::MODEL_FILE;
-use crate::tensor::Tensor;
-
-/// How many classes are picked out of each answer, as a server would.
-const TOP_K: usize = 5;
 
 /// Runs the bare loop on `threads` threads, each with a session of its own, and measures it as a server is measured.
 ///
@@ -37,10 +34,12 @@ pub(super) fn measure(
 ) -> Result<Measurement> {
     let config = ModelConfig::read(folder)?;
     let options = GraphOptions { providers: config.providers.clone(), intra_op_threads: 1 };
-    let graph = Graph::load(runtime, &folder.join(version.to_string()).join(MODEL_FILE), &options)?;
-    let mut loops = (0..threads)
-        .map(|_| {
-            let session = graph.session(graph.provider().device_ids()[0])?;
+    let (graph, first) = Graph::load(runtime, &folder.join(version.to_string()).join(MODEL_FILE), &options)?;
+    let device_id = graph.provider().device_ids()[0];
+    let mut loops = std::iter::once(Ok(first))
+        .chain((1..threads).map(|_| graph.session(device_id)))
+        .map(|session| {
+            let session = session?;
             let preprocessor =
                 Preprocessor::new(&config.preprocess, &session.input().shape[1..], session.input().data_type)?;
             Ok(Loop { session, preprocessor })
@@ -69,13 +68,10 @@ struct Loop {
 
 impl Loop {
     fn once(&mut self, picture: &[u8]) -> Result<()> {
-        let [a, b, c] = self.preprocessor.row_shape();
-        let mut row = vec![0.0; a * b * c];
-        self.preprocessor.run(picture, &PictureLimits::default(), RowMut::F32(&mut row))?;
-        let tensor = Tensor::from_vec(vec![1, a, b, c], row)?;
+        let tensor = self.preprocessor.tensor(picture, &PictureLimits::default())?;
         let (outputs, _) = self.session.run(std::slice::from_ref(&tensor), 1)?;
         let scores = outputs.first().context("the model has no output")?.to_slice::<f32>()?;
-        std::hint::black_box(postprocess::top_k(&scores, TOP_K));
+        std::hint::black_box(postprocess::top_k(&scores, DEFAULT_TOP_K));
         Ok(())
     }
 }
