@@ -82,7 +82,7 @@ impl Inference {
 
     /// The versions of the model called `name` that are ready, ascending.
     pub fn versions(&self, name: &str) -> Vec<u64> {
-        self.ready_models().iter().filter(|model| model.name() == name).map(|model| model.version()).collect()
+        self.ready_versions(name).iter().map(|model| model.version()).collect()
     }
 
     /// Takes a place in the model's bounded queue for a request's first row. Nothing expensive (parsing, decoding) should
@@ -95,9 +95,8 @@ impl Inference {
         match permit {
             Ok(permit) => Ok(Admission::new(model, context, permit)),
             Err(error) => {
-                let metrics = model.scheduler().metrics();
-                metrics.record_request(context.protocol, Outcome::Rejected, context.received.elapsed());
-                model.scheduler().recorder().record_request(false, context.received.elapsed());
+                let took = context.received.elapsed();
+                model.scheduler().record_request(context.protocol, Outcome::Rejected, took);
                 Err(error)
             }
         }
@@ -133,6 +132,13 @@ impl Inference {
     /// Every version that is ready.
     pub fn ready_models(&self) -> Vec<Arc<Model>> {
         self.inner.repository.ready()
+    }
+
+    /// Every version of the model called `name` that is ready.
+    fn ready_versions(&self, name: &str) -> Vec<Arc<Model>> {
+        let mut models = self.ready_models();
+        models.retain(|model| model.name() == name);
+        models
     }
 
     /// Whether the server should get traffic: everything loaded (or found unavailable), and not draining.

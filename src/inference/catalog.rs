@@ -36,9 +36,7 @@ impl Inference {
         if version.is_some() {
             return Ok(vec![named]);
         }
-        let mut models = self.ready_models();
-        models.retain(|model| model.name() == name);
-        Ok(models)
+        Ok(self.ready_versions(name))
     }
 
     /// Loads the model called `name`, or loads it again.

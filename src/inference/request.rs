@@ -131,8 +131,7 @@ impl Admission {
     fn count(&mut self, outcome: Outcome) {
         self.answered = true;
         let took = self.context.received.elapsed();
-        self.model.scheduler().metrics().record_request(self.context.protocol, outcome, took);
-        self.model.scheduler().recorder().record_request(outcome == Outcome::Success, took);
+        self.model.scheduler().record_request(self.context.protocol, outcome, took);
     }
 }
 

@@ -249,7 +249,7 @@ impl Model {
 
     /// A snapshot of its counters.
     pub fn statistics(&self) -> Statistics {
-        self.scheduler.recorder().snapshot()
+        self.scheduler.statistics()
     }
 }
 

@@ -72,14 +72,11 @@ fn run_once(shared: &Shared, backend: &mut dyn Backend, parts: &[Tensor]) -> Res
 }
 
 fn answer(shared: &Shared, entries: Vec<Entry>, outputs: &[Tensor], times: BatchTimes, started: Instant) {
-    let rows: usize = entries.iter().map(|entry| entry.rows.shape()[0]).sum();
-    let waits = || {
-        entries.iter().flat_map(|entry| {
-            std::iter::repeat_n(started.saturating_duration_since(entry.arrived), entry.rows.shape()[0])
-        })
-    };
-    shared.metrics.record_batch(rows, waits(), times);
-    shared.recorder.record_batch(rows, waits().sum(), times);
+    let waits: Vec<_> = entries
+        .iter()
+        .flat_map(|entry| std::iter::repeat_n(started.saturating_duration_since(entry.arrived), entry.rows.shape()[0]))
+        .collect();
+    shared.record_batch(&waits, times);
     let mut offset = 0;
     for entry in entries {
         let count = entry.rows.shape()[0];
@@ -87,7 +84,7 @@ fn answer(shared: &Shared, entries: Vec<Entry>, outputs: &[Tensor], times: Batch
             outputs: outputs.iter().map(|output| output.rows(offset, count)).collect(),
             queue: started.saturating_duration_since(entry.arrived),
             compute: times.infer,
-            batch_size: rows,
+            batch_size: waits.len(),
         };
         offset += count;
         // A receiver that has gone needs no answer.

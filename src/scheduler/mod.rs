@@ -17,9 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
 use self::batcher::{Batcher, Decision, Policy, Removed, Ticket};
 pub use self::instance::Backend;
-use self::statistics::Recorder;
+use self::statistics::{Recorder, Statistics};
 use crate::error::{Error, Result};
-use crate::telemetry::ModelMetrics;
+use crate::telemetry::{BatchTimes, ModelMetrics, Outcome};
 use crate::tensor::Tensor;
 
 /// The bounds and rules of one model's queue.
@@ -222,9 +222,15 @@ impl Scheduler {
         &self.shared.options
     }
 
-    /// The counters of what ran, and of the requests recorded on [`Scheduler::recorder`].
-    pub fn recorder(&self) -> &Recorder {
-        &self.shared.recorder
+    /// Counts a request that ended after `took`, in the statistics and the metrics alike.
+    pub fn record_request(&self, protocol: &str, outcome: Outcome, took: Duration) {
+        self.shared.metrics.record_request(protocol, outcome, took);
+        self.shared.recorder.record_request(outcome == Outcome::Success, took);
+    }
+
+    /// The counters of what ran and of the requests recorded.
+    pub fn statistics(&self) -> Statistics {
+        self.shared.recorder.snapshot()
     }
 
     /// The model's metrics.
@@ -336,6 +342,12 @@ impl Shared {
         queue.idle -= 1;
         self.show_depth(&queue);
         batch
+    }
+
+    /// Counts a batch that ran, in the statistics and the metrics alike; `waits` is the time that each of its rows waited.
+    fn record_batch(&self, waits: &[Duration], times: BatchTimes) {
+        self.metrics.record_batch(waits.len(), waits.iter().copied(), times);
+        self.recorder.record_batch(waits.len(), waits.iter().sum(), times);
     }
 
     /// Folds a measured time for a row into the moving average.

@@ -91,7 +91,7 @@ fn what_gathers_behind_a_run_becomes_one_batch_and_each_gets_its_own_rows() {
     let third = third.blocking_recv().unwrap().unwrap();
     assert_eq!(*third.outputs[0].to_slice::<f32>().unwrap(), [8.0]);
     assert_eq!(third.batch_size, 3);
-    let statistics = held.scheduler.recorder().snapshot();
+    let statistics = held.scheduler.statistics();
     assert_eq!((statistics.inference_count, statistics.execution_count), (4, 2));
     assert_eq!(statistics.batches.keys().copied().collect::<Vec<_>>(), [1, 3]);
     assert_eq!(statistics.compute_infer.count, 4);
@@ -145,7 +145,7 @@ fn entries_whose_client_is_gone_or_whose_deadline_passed_cost_no_run() {
     assert_eq!(values(first), [2.0]);
     assert_eq!(failure(expired), ErrorKind::DeadlineExceeded);
     assert_eq!(values(alive), [8.0]);
-    assert_eq!(held.scheduler.recorder().snapshot().inference_count, 2);
+    assert_eq!(held.scheduler.statistics().inference_count, 2);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_fixed_batch_is_filled_up_and_only_the_real_rows_are_answered() {
     assert_eq!(held.begun(), 4);
     held.leave.send(()).unwrap();
     assert_eq!(values(answer), [10.0]);
-    assert_eq!(held.scheduler.recorder().snapshot().inference_count, 1);
+    assert_eq!(held.scheduler.statistics().inference_count, 1);
 }
 
 #[test]
