@@ -33,8 +33,8 @@ impl Draining {
 }
 
 /// Accepts connections on `listener`, encrypts them where there is `tls`, and has each served by `connection`, at most
-/// `max_connections` at once, until `stop` completes; then returns when every connection has ended. Dropped before that, it cuts
-/// off the connections that are left.
+/// `max_connections` at once, until `stop` completes; then returns when every connection has ended. Dropped before that, it
+/// cuts off the connections that are left.
 pub async fn serve<F>(
     listener: TcpListener,
     tls: Option<Acceptor>,

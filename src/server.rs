@@ -39,8 +39,8 @@ impl Server {
     /// Binds the listeners and serves on them. No model is loaded yet, and readiness says so: see [`Server::load`].
     ///
     /// # Errors
-    /// `InvalidArgument` for a configuration that cannot work, `NotFound` when there is no keys file, `Unavailable` when an address is taken or there is no ONNX
-    /// Runtime.
+    /// `InvalidArgument` for a configuration that cannot work, `NotFound` when there is no keys file, `Unavailable` when an
+    /// address is taken or there is no ONNX Runtime.
     pub async fn start(config: ServerConfig) -> Result<Self> {
         config.validate()?;
         let keys = Keys::open(&config.auth)?;

@@ -9,11 +9,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::onnx;
+use crate::repository::layout::{CONFIG_FILE, LABELS_FILE, MODEL_FILE};
 use crate::zoo::weights::{Origin, Weights};
 use crate::zoo::{Architecture, OnnxOptions, Recipe};
-
-const LABELS_FILE: &str = "labels.txt";
-const CONFIG_FILE: &str = "config.toml";
 
 /// Write an architecture's ONNX graph with the weights of a checkpoint.
 #[derive(Debug, Args)]
@@ -74,7 +72,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
 pub(super) fn export(architecture: &Architecture, weights: &Weights, recipe: &Recipe, target: &Target) -> Result<()> {
     let output = match &target.output {
         Some(output) => output.clone(),
-        None => ["models", architecture.name, "1", "model.onnx"].iter().collect(),
+        None => ["models", architecture.name, "1", MODEL_FILE].iter().collect(),
     };
     let folder = model_folder(&output)?;
     let classes = architecture.classes(weights);

@@ -62,11 +62,6 @@ impl Runtime {
         &self.library
     }
 
-    /// The library's own description of its build: branch, commit and flags.
-    pub fn build_info(&self) -> &'static str {
-        ort::info()
-    }
-
     pub(super) fn environment(&self) -> &Environment {
         &self.environment
     }

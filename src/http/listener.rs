@@ -40,8 +40,9 @@ impl From<&HttpConfig> for ConnectionOptions {
     }
 }
 
-/// Serves `router` on `listener`, encrypted where there is `tls`, until `stop` completes; then stops accepting, closes idle connections, and returns when
-/// every request that was accepted has its answer. Dropped before that, it cuts off the connections that are left.
+/// Serves `router` on `listener`, encrypted where there is `tls`, until `stop` completes; then stops accepting, closes idle
+/// connections, and returns when every request that was accepted has its answer. Dropped before that, it cuts off the
+/// connections that are left.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Acceptor>,

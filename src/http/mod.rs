@@ -43,7 +43,8 @@ struct App {
 
 type AppState = axum::extract::State<Arc<App>>;
 
-/// The router of the public listener, with its middleware, for those who have one of `keys`. Its request metrics are registered with `registry`.
+/// The router of the public listener, with its middleware, for those who have one of `keys`. Its request metrics are
+/// registered with `registry`.
 ///
 /// # Errors
 /// `InvalidArgument` for a CORS origin that is not one, `Internal` when `registry` already holds metrics of these names.

@@ -106,7 +106,7 @@ impl Report<'_> {
             "concurrency", "images/s", "p50 ms", "p90 ms", "p99 ms", "max ms", "errors", "CPU ms/image", "RSS MiB"
         )?;
         for measurement in self.measurements {
-            let sorted = sorted_ms(&measurement.latencies);
+            let latencies = Latencies::of(measurement);
             let optional =
                 |value: Option<f64>, digits: usize| value.map_or("-".into(), |value| format!("{value:.digits$}"));
             writeln!(
@@ -114,10 +114,10 @@ impl Report<'_> {
                 "{:>11} {:>10.1} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>7} {:>13} {:>8}",
                 measurement.concurrency,
                 measurement.throughput(),
-                quantile(&sorted, 0.5),
-                quantile(&sorted, 0.9),
-                quantile(&sorted, 0.99),
-                quantile(&sorted, 1.0),
+                latencies.p50,
+                latencies.p90,
+                latencies.p99,
+                latencies.max,
                 measurement.error_count(),
                 optional(measurement.cpu_ms_per_image(), 2),
                 optional(measurement.rss_mib(), 0),
@@ -129,18 +129,18 @@ impl Report<'_> {
     fn print_csv(&self, out: &mut impl Write) -> std::io::Result<()> {
         writeln!(out, "concurrency,images,images_per_s,p50_ms,p90_ms,p99_ms,max_ms,errors,cpu_ms_per_image,rss_mib")?;
         for measurement in self.measurements {
-            let sorted = sorted_ms(&measurement.latencies);
+            let latencies = Latencies::of(measurement);
             let optional = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.3}"));
             writeln!(
                 out,
                 "{},{},{:.3},{:.3},{:.3},{:.3},{:.3},{},{},{}",
                 measurement.concurrency,
-                sorted.len(),
+                measurement.latencies.len(),
                 measurement.throughput(),
-                quantile(&sorted, 0.5),
-                quantile(&sorted, 0.9),
-                quantile(&sorted, 0.99),
-                quantile(&sorted, 1.0),
+                latencies.p50,
+                latencies.p90,
+                latencies.p99,
+                latencies.max,
                 measurement.error_count(),
                 optional(measurement.cpu_ms_per_image()),
                 optional(measurement.rss_mib()),
@@ -154,16 +154,16 @@ impl Report<'_> {
             .measurements
             .iter()
             .map(|measurement| {
-                let sorted = sorted_ms(&measurement.latencies);
+                let latencies = Latencies::of(measurement);
                 json!({
                     "concurrency": measurement.concurrency,
                     "images": measurement.latencies.len(),
                     "elapsed_s": measurement.elapsed.as_secs_f64(),
                     "images_per_s": measurement.throughput(),
-                    "p50_ms": quantile(&sorted, 0.5),
-                    "p90_ms": quantile(&sorted, 0.9),
-                    "p99_ms": quantile(&sorted, 0.99),
-                    "max_ms": quantile(&sorted, 1.0),
+                    "p50_ms": latencies.p50,
+                    "p90_ms": latencies.p90,
+                    "p99_ms": latencies.p99,
+                    "max_ms": latencies.max,
                     "errors": measurement.errors,
                     "cpu_ms_per_image": measurement.cpu_ms_per_image(),
                     "rss_mib": measurement.rss_mib(),
@@ -174,10 +174,21 @@ impl Report<'_> {
     }
 }
 
-fn sorted_ms(latencies: &[Duration]) -> Vec<f64> {
-    let mut ms: Vec<f64> = latencies.iter().map(|latency| latency.as_secs_f64() * 1e3).collect();
-    ms.sort_unstable_by(f64::total_cmp);
-    ms
+/// The quantiles that every format shows, in milliseconds.
+struct Latencies {
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl Latencies {
+    fn of(measurement: &Measurement) -> Self {
+        let mut sorted: Vec<f64> = measurement.latencies.iter().map(|latency| latency.as_secs_f64() * 1e3).collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let at = |q| quantile(&sorted, q);
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
+    }
 }
 
 /// The smallest value that at least the share `q` of all values does not exceed (nearest rank); 0 without values.
