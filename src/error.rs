@@ -4,6 +4,7 @@
 //! sees. The kind decides the status on each protocol; that mapping lives at the protocol's own edge (`http::error`,
 //! `grpc::status`), so nothing here knows about HTTP or gRPC.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +82,13 @@ impl Error {
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(Arc::from(source.into()));
         self
+    }
+
+    /// An internal error of what panicked; the cause is the panic's message.
+    pub fn of_panic(message: impl Into<String>, panic: &(dyn Any + Send)) -> Self {
+        let cause = panic.downcast_ref::<&str>().copied();
+        let cause = cause.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::internal(message).with_source(cause.unwrap_or("a panic"))
     }
 
     /// Attaches the time after which a retry makes sense.

@@ -9,7 +9,8 @@ use crate::error::Result;
 /// The health protocol's calls.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 /// Calls that tell a load balancer what it must know, and nobody anything else.
-const PROBES: &[&str] = &["/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady"];
+pub(super) const PROBES: &[&str] =
+    &["/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady"];
 /// Calls that change the server for everybody.
 const ADMINISTRATION: &[&str] = &[
     "/inference.GRPCInferenceService/RepositoryModelLoad",

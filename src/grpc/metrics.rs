@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, IntCounterVec, Registry};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::Code;
 
 use crate::error::{Error, Result};
+use crate::telemetry::request_metrics;
 
 /// Call counts and durations by service, method and status.
 #[derive(Debug)]
@@ -33,31 +34,11 @@ impl GrpcMetrics {
     /// # Errors
     /// `Internal` when `registry` already holds metrics of these names.
     pub(super) fn register(registry: &Registry, descriptors: &[&[u8]]) -> Result<Self> {
-        let build = || {
-            let calls = IntCounterVec::new(
-                Opts::new(
-                    "convoy_grpc_requests_total",
-                    "gRPC calls by method and status; CANCELLED where the client left before the answer.",
-                ),
-                &["service", "method", "status"],
-            )?;
-            let durations = HistogramVec::new(
-                HistogramOpts::new(
-                    "convoy_grpc_request_duration_seconds",
-                    "Time from a call's head to its end, the reading of its messages included.",
-                )
-                .buckets(vec![
-                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-                ]),
-                &["service", "method"],
-            )?;
-            registry.register(Box::new(calls.clone()))?;
-            registry.register(Box::new(durations.clone()))?;
-            Ok((calls, durations))
-        };
-        let (calls, durations) = build().map_err(|error: prometheus::Error| {
-            Error::internal("the metrics of gRPC could not be registered").with_source(error)
-        })?;
+        let help = [
+            "gRPC calls by method and status; CANCELLED where the client left before the answer.",
+            "Time from a call's head to its end, the reading of its messages included.",
+        ];
+        let (calls, durations) = request_metrics(registry, "gRPC", help, &["service", "method"])?;
         let method = |service: String, method: String| MethodMetrics {
             durations: durations.with_label_values(&[&service, &method]),
             service,

@@ -31,13 +31,8 @@ use crate::telemetry::RequestIds;
 const REQUEST_ID: &str = "x-request-id";
 const ENCODING: &str = "grpc-encoding";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
-/// Calls that come every few seconds for the life of the server, and say something only when they fail.
-const PROBES: &[&str] = &[
-    "/grpc.health.v1.Health/Check",
-    "/inference.GRPCInferenceService/ServerLive",
-    "/inference.GRPCInferenceService/ServerReady",
-];
-
+/// The health protocol's probe.
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// Where reflection's paths begin, in both versions.
 const REFLECTION: &str = "/grpc.reflection.";
 
@@ -96,7 +91,9 @@ pub(super) async fn observe(
             match until(call.deadline, answer).await {
                 Ok(Ok(Ok(response))) => response,
                 Ok(Ok(Err(never))) => match never {},
-                Ok(Err(panic)) => status_of(&panicked(&*panic), &call).into_http(),
+                Ok(Err(panic)) => {
+                    status_of(&Error::of_panic("the server failed on this call", &*panic), &call).into_http()
+                }
                 Err(error) => status_of(&error, &call).into_http(),
             }
         }
@@ -127,11 +124,6 @@ async fn until<T>(deadline: Option<Instant>, answer: impl Future<Output = T>) ->
 fn until_draining(messages: Incoming, mut draining: Draining) -> Body {
     let ending = async move { draining.begun().await };
     Body::new(StreamBody::new(BodyStream::new(messages).take_until(ending)))
-}
-
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
-    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Error::internal("the server failed on this call").with_source(message.unwrap_or("a panic"))
 }
 
 /// One call's line in the access log and its count in the metrics, written when it ends. One that ends without a status is
@@ -167,7 +159,9 @@ impl Drop for Observation {
             .take()
             .unwrap_or_else(|| (Code::Cancelled, Some("the client left before the answer".to_owned())));
         self.observer.metrics.record(&self.path, code, duration);
-        if code == Code::Ok && PROBES.contains(&&*self.path) {
+        // Probes come every few seconds for the life of the server, and say something only when they fail.
+        let is_probe = self.path == HEALTH_CHECK || auth::PROBES.contains(&&*self.path);
+        if code == Code::Ok && is_probe {
             return;
         }
         tracing::info!(

@@ -7,10 +7,11 @@ use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TEXT_FORMAT, TextEncoder};
+use prometheus::{HistogramVec, IntCounterVec, Registry, TEXT_FORMAT, TextEncoder};
 
 use super::error::{HttpResult, method_not_allowed, no_such_path};
 use crate::error::{Error, Result};
+use crate::telemetry::request_metrics;
 
 /// Request counts and durations by method, route and status.
 #[derive(Debug, Clone)]
@@ -27,31 +28,12 @@ impl HttpMetrics {
     /// # Errors
     /// `Internal` when `registry` already holds metrics of these names.
     pub fn register(registry: &Registry) -> Result<Self> {
-        let build = || {
-            let requests = IntCounterVec::new(
-                Opts::new(
-                    "convoy_http_requests_total",
-                    "HTTP requests by method, route and status; 499 where the client left before the answer.",
-                ),
-                &["method", "route", "status"],
-            )?;
-            let durations = HistogramVec::new(
-                HistogramOpts::new(
-                    "convoy_http_request_duration_seconds",
-                    "Time from a request's head to its answer, the reading of its body included.",
-                )
-                .buckets(vec![
-                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-                ]),
-                &["method", "route"],
-            )?;
-            registry.register(Box::new(requests.clone()))?;
-            registry.register(Box::new(durations.clone()))?;
-            Ok(Self { requests, durations })
-        };
-        build().map_err(|error: prometheus::Error| {
-            Error::internal("the metrics of HTTP could not be registered").with_source(error)
-        })
+        let help = [
+            "HTTP requests by method, route and status; 499 where the client left before the answer.",
+            "Time from a request's head to its answer, the reading of its body included.",
+        ];
+        let (requests, durations) = request_metrics(registry, "HTTP", help, &["method", "route"])?;
+        Ok(Self { requests, durations })
     }
 
     /// Counts one request. `route` is the route's pattern, never the path: labels must not grow with what clients ask for.

@@ -111,10 +111,7 @@ async fn observe(State(observer): State<Arc<Observer>>, request: Request, next: 
 
     let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
     let mut response = outcome.unwrap_or_else(|panic| {
-        let message =
-            panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        HttpError(Error::internal("the server failed on this request").with_source(message.unwrap_or("a panic")))
-            .into_response()
+        HttpError(Error::of_panic("the server failed on this request", &*panic)).into_response()
     });
 
     let error = response.extensions_mut().remove::<Error>();

@@ -3,7 +3,9 @@
 mod logging;
 mod metrics;
 mod request_id;
+mod requests;
 
 pub use logging::{LogConfig, LogFormat, start_logging};
 pub use metrics::{BatchTimes, Metrics, ModelMetrics, Outcome};
 pub use request_id::RequestIds;
+pub use requests::request_metrics;
