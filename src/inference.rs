@@ -23,7 +23,7 @@ pub use self::request::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::{IndexEntry, Model, ModelState, Repository};
-use crate::scheduler::{Answer, Submission};
+use crate::scheduler::{Answer, Demand, Preparation, Submission};
 use crate::telemetry::Outcome;
 use crate::tensor::{DataType, Tensor};
 
@@ -91,8 +91,22 @@ impl Inference {
     /// # Errors
     /// `Overloaded` at once when every place is taken, or the timeout cannot be met with the work ahead.
     pub fn admit(&self, model: Arc<Model>, context: RequestContext) -> Result<Admission> {
-        let permit = model.scheduler().admit(1, context.deadline(&model));
-        match permit {
+        let demand = context.demand(&model, 1, model.row_bytes(), Preparation::default());
+        Self::admit_demand(model, context, demand)
+    }
+
+    /// As [`Inference::admit`] for a request whose body may yet say its timeout and priority, so that its deadline cannot be
+    /// looked at before that is parsed.
+    ///
+    /// # Errors
+    /// `Overloaded` at once when every place is taken.
+    pub fn admit_unparsed(&self, model: Arc<Model>, context: RequestContext) -> Result<Admission> {
+        let demand = context.demand(&model, 1, model.row_bytes(), Preparation::default());
+        Self::admit_demand(model, context, Demand { deadline: None, ..demand })
+    }
+
+    fn admit_demand(model: Arc<Model>, context: RequestContext, demand: Demand) -> Result<Admission> {
+        match model.scheduler().admit(demand) {
             Ok(permit) => Ok(Admission::new(model, context, permit)),
             Err(error) => {
                 let took = context.received.elapsed();
@@ -165,7 +179,7 @@ impl Inference {
             self.run_pictures(admission, input.to_byte_strings()?).await?
         } else {
             let rows = self.check_tensor(&model, &input)?;
-            admission.extend_to(rows)?;
+            admission.extend_to(rows, input.bytes().len(), Preparation::default())?;
             (run_rows(admission, &input).await?, Duration::ZERO)
         };
         let outputs = outputs::collect(&model, &requested, &answers)?;
@@ -189,10 +203,14 @@ impl Inference {
 
     /// Decodes and runs pictures, one entry each, so that a request's pictures spread over instances as they are ready.
     async fn run_pictures(&self, admission: &mut Admission, pictures: Vec<Bytes>) -> Result<(Vec<Answer>, Duration)> {
-        admission.extend_to(pictures.len())?;
+        let waiting = self.inner.pictures.enqueue(pictures.len());
+        let encoded: usize = pictures.iter().map(Bytes::len).sum();
+        let rows = pictures.len() * admission.model().row_bytes();
+        admission.extend_to(pictures.len(), encoded + rows, waiting.preparation())?;
+        let waiting = &waiting;
         let admission = &*admission;
         let runs = pictures.into_iter().enumerate().map(|(index, picture)| async move {
-            let (row, decode) = self.inner.pictures.prepare(admission, picture).await.map_err(|error| {
+            let (row, decode) = self.inner.pictures.prepare(admission, waiting, picture).await.map_err(|error| {
                 // With several pictures the client must know which one is meant.
                 if admission.rows() > 1 {
                     error.map_message(|message| format!("picture {index}: {message}"))
@@ -286,14 +304,13 @@ async fn run_entry(admission: &Admission, rows: Tensor) -> Result<Answer> {
     let model = admission.model();
     let deadline = context.deadline(model);
     let submission = Submission { rows, priority: context.priority(model), deadline };
-    let receiver = model.scheduler().submit(submission)?;
-    let answered = match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), receiver)
+    let answer = model.scheduler().submit(submission)?;
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), answer)
             .await
             .map_err(|_| Error::deadline_exceeded("the request's deadline passed before it was answered"))?,
-        None => receiver.await,
-    };
-    answered.unwrap_or_else(|_| Err(Error::internal("the model's instance ended without an answer")))
+        None => answer.await,
+    }
 }
 
 fn timing(context: &RequestContext, answers: &[Answer], decode: Duration) -> Timing {

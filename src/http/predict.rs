@@ -44,7 +44,7 @@ pub(super) async fn predict(
     mut options: Options,
     payload: Payload,
 ) -> HttpResult<Response> {
-    let mut admission = app.inference.admit(Arc::clone(&model), options.context(&payload))?;
+    let mut admission = app.inference.admit_unparsed(Arc::clone(&model), options.context(&payload))?;
     let limits = ReadLimits {
         json_depth: app.config.max_json_depth,
         pictures: app.inference.limits().max_pictures,

@@ -10,7 +10,7 @@ use super::{deadline, outcome};
 use crate::error::Result;
 use crate::preprocess::PictureLimits;
 use crate::repository::Model;
-use crate::scheduler::Permit;
+use crate::scheduler::{Demand, Permit, Preparation};
 use crate::telemetry::Outcome;
 use crate::tensor::Tensor;
 
@@ -70,6 +70,11 @@ impl RequestContext {
     pub(super) fn priority(&self, model: &Model) -> u32 {
         self.priority.unwrap_or(model.config().batching.default_priority).max(1)
     }
+
+    /// What a request of `rows` rows that hold `bytes` asks of the scheduler.
+    pub(super) fn demand(&self, model: &Model, rows: usize, bytes: usize, preparation: Preparation) -> Demand {
+        Demand { rows, bytes, priority: self.priority(model), deadline: self.deadline(model), preparation }
+    }
 }
 
 /// Proof that a request may use a model: it holds the model's version through a reload, and places in its bounded queue.
@@ -79,13 +84,13 @@ impl RequestContext {
 pub struct Admission {
     model: Arc<Model>,
     context: RequestContext,
-    permits: Vec<Permit>,
+    permit: Permit,
     answered: bool,
 }
 
 impl Admission {
     pub(super) fn new(model: Arc<Model>, context: RequestContext, permit: Permit) -> Self {
-        Self { model, context, permits: vec![permit], answered: false }
+        Self { model, context, permit, answered: false }
     }
 
     /// The model admitted to.
@@ -109,19 +114,18 @@ impl Admission {
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.permits.iter().map(Permit::rows).sum()
+        self.permit.rows()
     }
 
-    /// Takes more places, for `rows` in all, and refuses the request if its deadline, which may not have been known before
-    /// its body was parsed, cannot be met.
-    pub(super) fn extend_to(&mut self, rows: usize) -> Result<()> {
-        let scheduler = self.model.scheduler();
-        scheduler.check_deadline(self.rows(), self.context.deadline(&self.model))?;
-        let missing = rows.saturating_sub(self.rows());
-        if missing > 0 {
-            self.permits.push(scheduler.admit(missing, None)?);
-        }
-        Ok(())
+    /// Asks for what the request really needs, now that its body is parsed: places for `rows` rows, and `bytes` held until it
+    /// is answered. Refuses it if its deadline, which may not have been known before, cannot be met.
+    pub(super) fn extend_to(&mut self, rows: usize, bytes: usize, preparation: Preparation) -> Result<()> {
+        self.permit.change(self.context.demand(&self.model, rows, bytes, preparation))
+    }
+
+    /// Looks once more whether the deadline can be met with what is more urgent by now.
+    pub(super) fn check_deadline(&self) -> Result<()> {
+        self.permit.check()
     }
 
     pub(super) fn finish<T>(mut self, result: &Result<T>) {

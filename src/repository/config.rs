@@ -51,6 +51,14 @@ pub struct BatchingConfig {
     pub max_queue_delay_us: u64,
     /// How many pictures may be admitted beyond those that the instances can run at once. Default: 256.
     pub queue_size: usize,
+    /// How many bytes of pictures and tensors the admitted requests may hold. Default: 512 MiB.
+    pub queue_bytes: usize,
+    /// After how long a request goes before more urgent ones in every fourth batch, in milliseconds. Default: 1000. 0: never,
+    /// and urgent requests can keep out others for ever.
+    pub max_priority_wait_ms: u64,
+    /// The sizes in which batches are run, each filled up to the next, and to `max_batch_size` beyond the last. Empty: as they
+    /// are. Default: powers of two on a GPU, empty on a CPU.
+    pub buckets: Option<Vec<usize>>,
     /// The timeout of requests that bring none, in milliseconds. Default: 0, none.
     pub default_timeout_ms: u64,
     /// The priority of requests that bring none; 1 is the most urgent. Default: 1.
@@ -59,7 +67,15 @@ pub struct BatchingConfig {
 
 impl Default for BatchingConfig {
     fn default() -> Self {
-        Self { max_queue_delay_us: 0, queue_size: 256, default_timeout_ms: 0, default_priority: 1 }
+        Self {
+            max_queue_delay_us: 0,
+            queue_size: 256,
+            queue_bytes: 512 << 20,
+            max_priority_wait_ms: 1000,
+            buckets: None,
+            default_timeout_ms: 0,
+            default_priority: 1,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod facts;
 mod labels;
 pub mod layout;
 mod model;
+mod warm_up;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +23,7 @@ pub use self::description::{BACKEND, Description, PLATFORM, TensorDescription};
 pub use self::model::Model;
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
+use crate::scheduler::device::Devices;
 use crate::telemetry::Metrics;
 
 /// Where a model version is in its life, as the repository index spells it.
@@ -69,6 +71,7 @@ pub struct Repository {
     root: PathBuf,
     runtime: Runtime,
     metrics: Metrics,
+    devices: Devices,
     models: RwLock<BTreeMap<String, Entry>>,
     changes: watch::Sender<()>,
 }
@@ -90,7 +93,15 @@ enum Version {
 impl Repository {
     /// A repository in which nothing is loaded yet.
     pub fn new(root: impl Into<PathBuf>, runtime: Runtime, metrics: Metrics) -> Self {
-        Self { root: root.into(), runtime, metrics, models: RwLock::default(), changes: watch::Sender::default() }
+        let devices = Devices::new();
+        Self {
+            root: root.into(),
+            runtime,
+            metrics,
+            devices,
+            models: RwLock::default(),
+            changes: watch::Sender::default(),
+        }
     }
 
     /// Loads every model under the root, one after the other. A model that cannot be loaded is unavailable, with a reason;
@@ -151,7 +162,7 @@ impl Repository {
         for &version in &versions {
             // Whatever is wrong with a model must not keep the others from being served.
             let loaded = catch_unwind(AssertUnwindSafe(|| {
-                Model::load(&self.runtime, &self.metrics, folder, name, version, &config)
+                Model::load(&self.runtime, &self.metrics, &self.devices, folder, name, version, &config)
             }))
             .unwrap_or_else(|_| {
                 Err(Error::internal(format!("{}: loading version {version} failed", folder.display())))

@@ -9,16 +9,17 @@ use tracing::info;
 
 use super::config::ModelConfig;
 use super::layout::{CONFIG_FILE, MODEL_FILE};
-use super::{facts, labels};
+use super::{facts, labels, warm_up};
 use crate::engine::{Graph, GraphOptions, Runtime, Session};
 use crate::error::{Error, Result};
 use crate::postprocess::Scores;
 use crate::preprocess::Preprocessor;
 use crate::scheduler::batcher::Policy;
+use crate::scheduler::device::{Device, Devices};
 use crate::scheduler::statistics::Statistics;
-use crate::scheduler::{Backend, Scheduler, SchedulerOptions};
+use crate::scheduler::{Instance, Scheduler, SchedulerOptions};
 use crate::telemetry::Metrics;
-use crate::tensor::{DataType, Tensor, TensorSpec, element_count};
+use crate::tensor::{DataType, TensorSpec, element_count};
 use crate::zoo::describe::Description;
 
 /// The largest batch on the CPU where neither the graph nor the configuration says one. Larger ones save a CPU nothing more,
@@ -44,6 +45,8 @@ pub struct Model {
     scores: Scores,
     labels: Vec<Arc<str>>,
     provider: &'static str,
+    has_fixed_batch: bool,
+    row_bytes: usize,
     description: Description,
     preprocessor: Arc<Preprocessor>,
     scheduler: Scheduler,
@@ -63,6 +66,7 @@ impl Model {
     pub(super) fn load(
         runtime: &Runtime,
         metrics: &Metrics,
+        devices: &Devices,
         folder: &Path,
         name: &str,
         version: u64,
@@ -115,25 +119,26 @@ impl Model {
             (None, None) => MAX_BATCH_SIZE_ON_CPU,
         };
 
-        check_batch_bytes(max_batch_size, row_shape, input.data_type).map_err(in_file)?;
-        let mut row_time = Duration::ZERO;
-        for session in &mut sessions {
-            row_time = warm_up(session, row_shape, fixed_batch, max_batch_size).map_err(|error| {
-                Error::internal(format!("{}: the warm-up run failed", path.display())).with_source(error.chain())
-            })?;
+        let row_bytes = row_bytes(max_batch_size, row_shape, input.data_type).map_err(in_file)?;
+        if config.batching.queue_bytes < row_bytes {
+            return Err(in_config(format!("batching.queue_bytes: one row of this model takes {row_bytes}")));
         }
+        let buckets = match fixed_batch {
+            Some(fixed) => vec![fixed],
+            None => buckets(config.batching.buckets.as_deref(), max_batch_size, graph.provider().is_gpu())
+                .map_err(in_config)?,
+        };
+        let measured = warm_up::warm_up(&mut sessions, row_shape, max_batch_size, &buckets).map_err(|error| {
+            Error::internal(format!("{}: the warm-up run failed", path.display())).with_source(error.chain())
+        })?;
         let instance_count = sessions.len();
         let model_metrics = metrics.model(name, version);
-        let scheduler_options = SchedulerOptions {
-            policy: Policy {
-                max_batch_size,
-                max_queue_delay: Duration::from_micros(config.batching.max_queue_delay_us),
-            },
-            queue_size: config.batching.queue_size,
-            fixed_batch,
-        };
-        let backends = sessions.into_iter().map(|session| Box::new(session) as Box<dyn Backend>).collect();
-        let scheduler = Scheduler::start(name, backends, scheduler_options, model_metrics.clone(), row_time)?;
+        // A GPU's kernels have no threads of ours.
+        let threads = if graph.provider().is_gpu() { 1 } else { options.intra_op_threads };
+        let scheduler_options = scheduler_options(config, max_batch_size, buckets, threads);
+        let instances = sessions.into_iter().zip(session_devices(&graph, config, devices));
+        let instances = instances.map(|(backend, device)| Instance { backend, device }).collect();
+        let scheduler = Scheduler::start(name, instances, scheduler_options, model_metrics.clone(), &measured)?;
         let provider = graph.provider().as_str();
         model_metrics.record_load(started.elapsed(), provider, instance_count);
         info!(
@@ -146,7 +151,7 @@ impl Model {
             input = ?input.shape,
             classes = class_count,
             labels = labels.len(),
-            row_ms = row_time.as_secs_f64() * 1e3,
+            row_ms = measured.first().map(|(rows, took)| took.as_secs_f64() * 1e3 / *rows as f64),
             load_ms = started.elapsed().as_millis() as u64,
             "model loaded"
         );
@@ -161,6 +166,8 @@ impl Model {
             scores,
             labels,
             provider,
+            has_fixed_batch: fixed_batch.is_some(),
+            row_bytes,
             description: facts.description,
             preprocessor: Arc::new(preprocessor),
             scheduler,
@@ -239,7 +246,12 @@ impl Model {
 
     /// Whether the graph fixes its batch dimension.
     pub fn has_fixed_batch(&self) -> bool {
-        self.scheduler.options().fixed_batch.is_some()
+        self.has_fixed_batch
+    }
+
+    /// The bytes of one row of the input.
+    pub fn row_bytes(&self) -> usize {
+        self.row_bytes
     }
 
     /// The queue and the instances.
@@ -255,16 +267,72 @@ impl Model {
 
 /// One session for each instance, spread over the provider's devices. `first` is there already.
 fn sessions(graph: &Graph, first: Session, config: &ModelConfig) -> Result<Vec<Session>> {
-    let per_device = config.instances.count.unwrap_or_else(|| {
+    let device_ids = instance_device_ids(graph, config).into_iter().skip(1);
+    std::iter::once(Ok(first)).chain(device_ids.map(|device_id| graph.session(device_id))).collect()
+}
+
+/// The device of each instance, in the order of [`sessions`].
+fn session_devices(graph: &Graph, config: &ModelConfig, devices: &Devices) -> Vec<Arc<Device>> {
+    let device = |device_id| {
+        if graph.provider().is_gpu() {
+            devices.gpu(device_id, instances_per_device(graph, config))
+        } else {
+            devices.cpu()
+        }
+    };
+    instance_device_ids(graph, config).into_iter().map(device).collect()
+}
+
+fn instance_device_ids(graph: &Graph, config: &ModelConfig) -> Vec<i32> {
+    let count = instances_per_device(graph, config);
+    graph.provider().device_ids().iter().flat_map(|&device_id| std::iter::repeat_n(device_id, count)).collect()
+}
+
+fn instances_per_device(graph: &Graph, config: &ModelConfig) -> usize {
+    config.instances.count.unwrap_or_else(|| {
         if graph.provider().is_gpu() {
             INSTANCES_PER_GPU
         } else {
             std::thread::available_parallelism().map_or(1, usize::from)
         }
-    });
-    let devices =
-        graph.provider().device_ids().iter().flat_map(|&device_id| std::iter::repeat_n(device_id, per_device));
-    std::iter::once(Ok(first)).chain(devices.skip(1).map(|device_id| graph.session(device_id))).collect()
+    })
+}
+
+fn scheduler_options(
+    config: &ModelConfig,
+    max_batch_size: usize,
+    buckets: Vec<usize>,
+    threads: usize,
+) -> SchedulerOptions {
+    let batching = &config.batching;
+    let policy = Policy {
+        max_batch_size,
+        max_queue_delay: Duration::from_micros(batching.max_queue_delay_us),
+        max_priority_wait: Duration::from_millis(batching.max_priority_wait_ms),
+    };
+    SchedulerOptions { policy, queue_size: batching.queue_size, queue_bytes: batching.queue_bytes, buckets, threads }
+}
+
+/// The sizes in which batches are run: as configured, else powers of two on a GPU, whose libraries plan for each size anew, and
+/// none on a CPU, which takes every size as it is.
+fn buckets(
+    configured: Option<&[usize]>,
+    max_batch_size: usize,
+    is_gpu: bool,
+) -> std::result::Result<Vec<usize>, String> {
+    let mut buckets = match configured {
+        Some([]) => return Ok(Vec::new()),
+        Some(sizes) => sizes.to_vec(),
+        None if is_gpu => warm_up::powers_of_two(max_batch_size),
+        None => return Ok(Vec::new()),
+    };
+    if let Some(size) = buckets.iter().find(|size| !(1..=max_batch_size).contains(size)) {
+        return Err(format!("batching.buckets: {size} is not from 1 to max_batch_size, which is {max_batch_size}"));
+    }
+    buckets.push(max_batch_size);
+    buckets.sort_unstable();
+    buckets.dedup();
+    Ok(buckets)
 }
 
 /// Checks that the input can be a picture's, and returns its batch dimension where that is fixed.
@@ -287,17 +355,16 @@ fn check_input(input: &TensorSpec) -> Result<Option<usize>> {
     }
 }
 
-/// Checks that a batch's input can be allocated.
-fn check_batch_bytes(rows: usize, row_shape: [usize; 3], data_type: DataType) -> Result<()> {
+/// The bytes of a row, where a batch of `rows` can be allocated.
+fn row_bytes(rows: usize, row_shape: [usize; 3], data_type: DataType) -> Result<usize> {
     let [a, b, c] = row_shape;
     let bytes = element_count(&[rows, a, b, c])?.checked_mul(data_type.size().unwrap_or(1));
-    if bytes.is_none_or(|bytes| bytes > MAX_BATCH_BYTES) {
-        return Err(Error::invalid(format!(
+    bytes.filter(|&bytes| bytes <= MAX_BATCH_BYTES).and_then(|bytes| bytes.checked_div(rows)).ok_or_else(|| {
+        Error::invalid(format!(
             "a batch of {rows} pictures of {row_shape:?} takes more than {MAX_BATCH_BYTES} bytes: lower max_batch_size or \
              preprocess.crop"
-        )));
-    }
-    Ok(())
+        ))
+    })
 }
 
 /// The index of the output that holds the class scores.
@@ -328,37 +395,4 @@ fn class_count(output: &TensorSpec) -> Result<Option<usize>> {
         [] => Ok(None),
         _ => Err(Error::invalid(format!("the output {name} has the shape {shape:?}, which is not [N, classes]"))),
     }
-}
-
-/// Runs zeros through the session, first one row and then the largest batch, so that the first request finds memory and
-/// kernels in place. Returns the time of a row, alone.
-fn warm_up(
-    session: &mut Session,
-    row_shape: [usize; 3],
-    fixed_batch: Option<usize>,
-    largest: usize,
-) -> Result<Duration> {
-    let mut row_time = Duration::ZERO;
-    let mut sizes = vec![fixed_batch.unwrap_or(1); 2];
-    if largest > 1 && fixed_batch.is_none() {
-        sizes.push(largest);
-    }
-    for (index, rows) in sizes.into_iter().enumerate() {
-        let mut shape = vec![rows];
-        shape.extend(row_shape);
-        let data_type = session.input().data_type;
-        let bytes = element_count(&shape)? * data_type.size().unwrap_or(1);
-        let zeros = Tensor::new(data_type, shape, vec![0u8; bytes].into())?;
-        let (outputs, times) = session.run(&[zeros], rows)?;
-        if let Some(output) = outputs.iter().find(|output| output.shape().first() != Some(&rows)) {
-            return Err(Error::internal(format!(
-                "a batch of {rows} gave an output of shape {:?}: the graph does not keep its batch dimension",
-                output.shape()
-            )));
-        }
-        if index == 1 {
-            row_time = times.infer / u32::try_from(rows).unwrap_or(u32::MAX);
-        }
-    }
-    Ok(row_time)
 }

@@ -1,10 +1,15 @@
 //! The batching decision, pure: no clock, no channel, no thread. The caller says what time it is.
 //!
 //! Entries wait ordered by priority, then deadline, then arrival. The batcher is work-conserving: with no delay set, whatever
-//! waits is given out at once, up to the largest batch.
+//! waits is given out at once, up to the largest batch. So that nothing waits for ever behind what is more urgent, every
+//! [`AGED_EVERY`]th batch goes to what is overdue.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+/// Of so many batches one goes to the overdue entries, oldest first, where there are any. A quarter of the work is enough for
+/// them to come to an end, and what is urgent never loses more than that: its waiting time grows by a third at most.
+const AGED_EVERY: u32 = 4;
 
 /// When batches are given out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +18,8 @@ pub struct Policy {
     pub max_batch_size: usize,
     /// How long the oldest entry may be held back so that a batch can fill. Zero: never.
     pub max_queue_delay: Duration,
+    /// How long an entry waits before it is overdue. Zero: no entry ever is, and urgent ones can keep out others for ever.
+    pub max_priority_wait: Duration,
 }
 
 /// What the batcher needs to know of an entry.
@@ -30,24 +37,19 @@ pub struct Ticket {
     pub row_shape: Vec<usize>,
 }
 
-/// What an idle instance should do.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Decision<T> {
-    /// Run these, in this order.
-    Run(Vec<T>),
-    /// Wait until then, or until something joins the queue.
-    WaitUntil(Instant),
-    /// Nothing waits.
-    Idle,
-}
-
-/// Why an entry left the queue without running.
+/// Names an entry that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removed {
-    /// Its deadline passed.
-    Expired,
-    /// Nobody waits for its answer.
-    Gone,
+pub struct Key(Order);
+
+/// When there is a batch to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Now.
+    Now,
+    /// Then, or when enough has joined the queue.
+    At(Instant),
+    /// When something joins the queue.
+    Never,
 }
 
 /// Entries that wait, and the rule that makes batches of them.
@@ -55,8 +57,11 @@ pub enum Removed {
 pub struct Batcher<T> {
     policy: Policy,
     waiting: BTreeMap<Order, (Ticket, T)>,
+    /// The same entries by arrival.
+    arrivals: BTreeMap<u64, Order>,
     rows: usize,
-    arrivals: u64,
+    next_arrival: u64,
+    batches: u32,
 }
 
 /// The queue's order. `Option`'s own order would put "no deadline" first, so the deadline comes with a flag before it.
@@ -71,65 +76,71 @@ struct Order {
 impl<T> Batcher<T> {
     /// An empty queue.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, waiting: BTreeMap::new(), rows: 0, arrivals: 0 }
+        Self { policy, waiting: BTreeMap::new(), arrivals: BTreeMap::new(), rows: 0, next_arrival: 0, batches: 0 }
     }
 
     /// Adds an entry.
-    pub fn push(&mut self, ticket: Ticket, item: T) {
+    pub fn push(&mut self, ticket: Ticket, item: T) -> Key {
         let order = Order {
             priority: ticket.priority,
             without_deadline: ticket.deadline.is_none(),
             deadline: ticket.deadline,
-            arrival: self.arrivals,
+            arrival: self.next_arrival,
         };
-        self.arrivals += 1;
+        self.next_arrival += 1;
         self.rows += ticket.rows;
+        self.arrivals.insert(order.arrival, order);
         self.waiting.insert(order, (ticket, item));
+        Key(order)
     }
 
-    /// The number of rows that wait.
-    pub fn rows(&self) -> usize {
-        self.rows
+    /// Takes an entry out, if it still waits.
+    pub fn remove(&mut self, Key(order): Key) -> Option<T> {
+        let (ticket, item) = self.waiting.remove(&order)?;
+        self.arrivals.remove(&order.arrival);
+        self.rows -= ticket.rows;
+        Some(item)
     }
 
-    /// Takes out the entries that must not cost a run: expired ones, and those that `gone` says nobody waits for.
-    pub fn sweep(&mut self, now: Instant, gone: impl Fn(&T) -> bool) -> Vec<(Removed, T)> {
-        let removed: Vec<_> = self
-            .waiting
-            .iter()
-            .filter_map(|(order, (ticket, item))| {
-                if gone(item) {
-                    Some((*order, Removed::Gone))
-                } else if ticket.deadline.is_some_and(|deadline| deadline <= now) {
-                    Some((*order, Removed::Expired))
-                } else {
-                    None
-                }
-            })
-            .collect();
-        removed.into_iter().filter_map(|(order, why)| self.remove(order).map(|item| (why, item))).collect()
+    /// Takes out the entries whose deadline has passed: they must not cost a run.
+    pub fn expire(&mut self, now: Instant) -> Vec<T> {
+        let is_expired = |order: &&Order| order.deadline.is_some_and(|deadline| deadline <= now);
+        let expired: Vec<_> = self.waiting.keys().filter(is_expired).copied().collect();
+        expired.into_iter().filter_map(|order| self.remove(Key(order))).collect()
     }
 
-    /// What an idle instance should do, when `idle` instances are (itself among them).
-    ///
-    /// Several idle instances share what waits evenly rather than one taking it all.
-    pub fn next(&mut self, now: Instant, idle: usize) -> Decision<T> {
-        let Some((first, _)) = self.waiting.values().next() else {
-            return Decision::Idle;
-        };
-        if self.rows < self.policy.max_batch_size && !self.policy.max_queue_delay.is_zero() {
-            let oldest = self.waiting.values().map(|(ticket, _)| ticket.arrived).min().unwrap_or(now);
-            let until = oldest + self.policy.max_queue_delay;
-            if now < until {
-                return Decision::WaitUntil(until);
-            }
+    /// When there is a batch to take.
+    pub fn due(&self, now: Instant) -> Due {
+        let Some(oldest) = self.oldest() else { return Due::Never };
+        if self.rows >= self.policy.max_batch_size || self.policy.max_queue_delay.is_zero() {
+            return Due::Now;
         }
-        let share = self.rows.div_ceil(idle.max(1)).min(self.policy.max_batch_size);
-        let row_shape = first.row_shape.clone();
+        let until = oldest.arrived + self.policy.max_queue_delay;
+        if now < until { Due::At(until) } else { Due::Now }
+    }
+
+    /// The next batch, in the order in which its entries should run; empty when nothing waits.
+    ///
+    /// `sharers` instances could run now, the caller's among them: they share what waits evenly rather than one taking it all.
+    pub fn take(&mut self, now: Instant, sharers: usize) -> Vec<T> {
+        let share = self.rows.div_ceil(sharers.max(1)).min(self.policy.max_batch_size);
+        self.batches = (self.batches + 1) % AGED_EVERY;
+        let batch = if self.batches == 0 && self.oldest().is_some_and(|ticket| self.is_overdue(ticket, now)) {
+            self.fill(share, self.arrivals.values())
+        } else {
+            self.fill(share, self.waiting.keys())
+        };
+        batch.into_iter().filter_map(|order| self.remove(Key(order))).collect()
+    }
+
+    /// The first of `orders` that make a batch of at most `share` rows of one shape.
+    fn fill<'a>(&self, share: usize, orders: impl Iterator<Item = &'a Order>) -> Vec<Order> {
         let mut batch = Vec::new();
+        let mut row_shape: Option<&[usize]> = None;
         let mut rows = 0;
-        for (order, (ticket, _)) in &self.waiting {
-            if ticket.row_shape != row_shape {
+        for order in orders {
+            let ticket = &self.waiting[order].0;
+            if *row_shape.get_or_insert(&ticket.row_shape) != ticket.row_shape {
                 continue;
             }
             // The first is always taken, whatever the share; a later one that does not fit ends the batch, so that nobody
@@ -139,162 +150,20 @@ impl<T> Batcher<T> {
             }
             rows += ticket.rows;
             batch.push(*order);
+            if rows >= share {
+                break;
+            }
         }
-        Decision::Run(batch.into_iter().filter_map(|order| self.remove(order)).collect())
+        batch
     }
 
-    fn remove(&mut self, order: Order) -> Option<T> {
-        let (ticket, item) = self.waiting.remove(&order)?;
-        self.rows -= ticket.rows;
-        Some(item)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A queue whose clock starts at an arbitrary instant, with times in milliseconds after it.
-    struct Table {
-        start: Instant,
-        batcher: Batcher<&'static str>,
+    fn oldest(&self) -> Option<&Ticket> {
+        let order = self.arrivals.values().next()?;
+        Some(&self.waiting[order].0)
     }
 
-    impl Table {
-        fn new(max_batch_size: usize, delay_ms: u64) -> Self {
-            let policy = Policy { max_batch_size, max_queue_delay: Duration::from_millis(delay_ms) };
-            Self { start: Instant::now(), batcher: Batcher::new(policy) }
-        }
-
-        fn at(&self, ms: u64) -> Instant {
-            self.start + Duration::from_millis(ms)
-        }
-
-        fn push(&mut self, name: &'static str, arrived: u64, rows: usize, priority: u32, deadline: Option<u64>) {
-            self.push_shaped(name, arrived, rows, priority, deadline, &[3, 2, 2]);
-        }
-
-        fn push_shaped(
-            &mut self,
-            name: &'static str,
-            arrived: u64,
-            rows: usize,
-            priority: u32,
-            deadline: Option<u64>,
-            shape: &[usize],
-        ) {
-            let ticket = Ticket {
-                priority,
-                deadline: deadline.map(|ms| self.at(ms)),
-                arrived: self.at(arrived),
-                rows,
-                row_shape: shape.to_vec(),
-            };
-            self.batcher.push(ticket, name);
-        }
-
-        fn next(&mut self, ms: u64, idle: usize) -> Decision<&'static str> {
-            let now = self.at(ms);
-            self.batcher.next(now, idle)
-        }
-    }
-
-    #[test]
-    fn what_waits_is_given_out_at_once_up_to_the_largest_batch() {
-        let mut table = Table::new(2, 0);
-        assert_eq!(table.next(0, 1), Decision::Idle);
-        for name in ["a", "b", "c"] {
-            table.push(name, 0, 1, 1, None);
-        }
-        assert_eq!(table.next(0, 1), Decision::Run(vec!["a", "b"]));
-        assert_eq!(table.next(0, 1), Decision::Run(vec!["c"]));
-        assert_eq!(table.next(0, 1), Decision::Idle);
-        assert_eq!(table.batcher.rows(), 0);
-    }
-
-    #[test]
-    fn order_is_priority_then_deadline_then_arrival() {
-        let mut table = Table::new(1, 0);
-        table.push("late, no deadline", 0, 1, 2, None);
-        table.push("second class, urgent", 1, 1, 2, Some(50));
-        table.push("first class, no deadline", 2, 1, 1, None);
-        table.push("first class, no deadline, later", 3, 1, 1, None);
-        table.push("first class, lax", 4, 1, 1, Some(900));
-        table.push("first class, urgent", 5, 1, 1, Some(100));
-        let mut seen = Vec::new();
-        while let Decision::Run(batch) = table.next(10, 1) {
-            seen.extend(batch);
-        }
-        assert_eq!(
-            seen,
-            [
-                "first class, urgent",
-                "first class, lax",
-                "first class, no deadline",
-                "first class, no deadline, later",
-                "second class, urgent",
-                "late, no deadline"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_delay_holds_back_only_small_batches_and_only_so_long() {
-        let mut table = Table::new(3, 10);
-        table.push("a", 0, 1, 1, None);
-        assert_eq!(table.next(1, 1), Decision::WaitUntil(table.at(10)));
-        table.push("b", 5, 1, 1, None);
-        assert_eq!(table.next(9, 1), Decision::WaitUntil(table.at(10)));
-        assert_eq!(table.next(10, 1), Decision::Run(vec!["a", "b"]));
-        for name in ["c", "d", "e", "f"] {
-            table.push(name, 20, 1, 1, None);
-        }
-        assert_eq!(table.next(20, 1), Decision::Run(vec!["c", "d", "e"]));
-        assert_eq!(table.next(20, 1), Decision::WaitUntil(table.at(30)));
-    }
-
-    #[test]
-    fn idle_instances_share_evenly() {
-        let mut table = Table::new(8, 0);
-        for name in ["a", "b", "c", "d", "e"] {
-            table.push(name, 0, 1, 1, None);
-        }
-        assert_eq!(table.next(0, 2), Decision::Run(vec!["a", "b", "c"]));
-        assert_eq!(table.next(0, 1), Decision::Run(vec!["d", "e"]));
-    }
-
-    #[test]
-    fn an_entry_of_several_rows_stays_whole_and_is_not_overtaken() {
-        let mut table = Table::new(4, 0);
-        table.push("a", 0, 3, 1, None);
-        table.push("b", 0, 2, 1, None);
-        table.push("c", 0, 1, 1, None);
-        assert_eq!(table.next(0, 1), Decision::Run(vec!["a"]));
-        assert_eq!(table.next(0, 1), Decision::Run(vec!["b", "c"]));
-        table.push("whole", 0, 4, 1, None);
-        assert_eq!(table.next(0, 4), Decision::Run(vec!["whole"]));
-    }
-
-    #[test]
-    fn only_rows_of_one_shape_share_a_batch() {
-        let mut table = Table::new(4, 0);
-        table.push_shaped("a", 0, 1, 1, None, &[3, 2, 2]);
-        table.push_shaped("b", 0, 1, 1, None, &[3, 4, 4]);
-        table.push_shaped("c", 0, 1, 1, None, &[3, 2, 2]);
-        assert_eq!(table.next(0, 1), Decision::Run(vec!["a", "c"]));
-        assert_eq!(table.next(0, 1), Decision::Run(vec!["b"]));
-    }
-
-    #[test]
-    fn expired_and_gone_entries_leave_before_they_cost_anything() {
-        let mut table = Table::new(4, 0);
-        table.push("expired", 0, 2, 1, Some(5));
-        table.push("gone", 0, 1, 1, None);
-        table.push("alive", 0, 1, 1, Some(6));
-        let now = table.at(5);
-        let removed = table.batcher.sweep(now, |&name| name == "gone");
-        assert_eq!(removed, [(Removed::Expired, "expired"), (Removed::Gone, "gone")]);
-        assert_eq!(table.batcher.rows(), 1);
-        assert_eq!(table.next(5, 1), Decision::Run(vec!["alive"]));
+    fn is_overdue(&self, ticket: &Ticket, now: Instant) -> bool {
+        let limit = self.policy.max_priority_wait;
+        !limit.is_zero() && now.saturating_duration_since(ticket.arrived) >= limit
     }
 }

@@ -1,36 +1,70 @@
 //! The scheduler of one model version: admission, a bounded queue, and the instances that empty it in batches.
 //!
-//! It sees tensors, never pictures, and knows no protocol.
+//! It sees tensors, never pictures, and knows no protocol. `docs/batching.md` has the rules.
 
+mod admission;
 pub mod batcher;
+pub mod device;
 mod instance;
+mod queue;
+mod service_times;
 pub mod statistics;
+mod sync;
 #[cfg(test)]
 mod tests;
+mod worker;
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use tokio::sync::oneshot;
 
-use self::batcher::{Batcher, Decision, Policy, Removed, Ticket};
+use self::admission::Admission;
+pub use self::admission::{Demand, Permit, Preparation};
+use self::batcher::{Key, Policy, Ticket};
+use self::device::{Device, Share};
 pub use self::instance::Backend;
+use self::queue::Queue;
+use self::service_times::ServiceTimes;
 use self::statistics::{Recorder, Statistics};
 use crate::error::{Error, Result};
 use crate::telemetry::{BatchTimes, ModelMetrics, Outcome};
 use crate::tensor::Tensor;
 
 /// The bounds and rules of one model's queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchedulerOptions {
     /// When batches are made.
     pub policy: Policy,
     /// How many rows may be admitted beyond those that the instances can run at once.
     pub queue_size: usize,
-    /// The batch that the graph insists on; smaller ones are filled up with zero rows.
-    pub fixed_batch: Option<usize>,
+    /// How many bytes the admitted requests may hold.
+    pub queue_bytes: usize,
+    /// The sizes, ascending, in which batches are run: each is filled up with zero rows to the next. The last is
+    /// `max_batch_size`. Empty: every batch is run as it is.
+    pub buckets: Vec<usize>,
+    /// The threads of one run, by which its device time counts.
+    pub threads: usize,
+}
+
+impl SchedulerOptions {
+    /// The size in which a batch of `rows` rows is run.
+    pub fn run_rows(&self, rows: usize) -> usize {
+        self.buckets.iter().copied().find(|&bucket| bucket >= rows).unwrap_or(rows)
+    }
+}
+
+/// What an instance is made of.
+#[derive(Debug)]
+pub struct Instance<B> {
+    /// What runs its batches.
+    pub backend: B,
+    /// Where it runs them.
+    pub device: Arc<Device>,
 }
 
 /// What one entry brings.
@@ -57,10 +91,11 @@ pub struct Answer {
     pub batch_size: usize,
 }
 
-/// A place for some rows in the model. Dropping it gives the place back.
+/// An answer that is on its way. Dropping it takes the entry out of the queue.
 #[derive(Debug)]
-pub struct Permit {
-    permit: OwnedSemaphorePermit,
+pub struct Pending {
+    answer: oneshot::Receiver<Result<Answer>>,
+    key: Key,
     shared: Arc<Shared>,
 }
 
@@ -68,8 +103,6 @@ pub struct Permit {
 #[derive(Debug)]
 pub struct Scheduler {
     shared: Arc<Shared>,
-    places: Arc<Semaphore>,
-    total_places: usize,
     instances: Mutex<Vec<JoinHandle<()>>>,
     instance_count: usize,
 }
@@ -78,20 +111,12 @@ pub struct Scheduler {
 #[derive(Debug)]
 struct Shared {
     options: SchedulerOptions,
-    queue: Mutex<Queue>,
-    wake: Condvar,
+    queue: Queue<Entry>,
+    admission: Arc<Admission>,
     recorder: Recorder,
     metrics: ModelMetrics,
-    /// A moving average of the time that a row takes, in nanoseconds: what waiting times are estimated from.
-    row_ns: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Queue {
-    batcher: Batcher<Entry>,
-    /// Instances that wait for work.
-    idle: usize,
-    closed: bool,
+    /// Batches in a row of which no entry could be answered.
+    failures: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -102,114 +127,82 @@ struct Entry {
 }
 
 impl Scheduler {
-    /// Starts one thread for each backend. `row_time` is what warm-up measured for one row.
+    /// Starts one thread for each of `instances`. `measured` is what warm-up measured: sizes of batches and their times.
     ///
     /// # Errors
     /// `Internal` when a thread cannot be started.
-    pub fn start(
+    pub fn start<B: Backend + 'static>(
         name: &str,
-        backends: Vec<Box<dyn Backend>>,
+        instances: Vec<Instance<B>>,
         options: SchedulerOptions,
         metrics: ModelMetrics,
-        row_time: Duration,
+        measured: &[(usize, Duration)],
     ) -> Result<Self> {
+        let instance_count = instances.len();
+        let times = ServiceTimes::new(options.policy.max_batch_size, measured);
+        let expected = times.of(options.policy.max_batch_size);
+        let devices = instances.iter().map(|instance| &instance.device);
+        let (turns, parallelism) = share_devices(devices, options.threads, expected);
         let shared = Arc::new(Shared {
+            queue: Queue::new(options.policy, instance_count),
+            admission: Arc::new(Admission::new(options.clone(), instance_count, parallelism, times, metrics.clone())),
             options,
-            queue: Mutex::new(Queue { batcher: Batcher::new(options.policy), idle: 0, closed: false }),
-            wake: Condvar::new(),
             recorder: Recorder::default(),
             metrics,
-            row_ns: AtomicU64::new(u64::try_from(row_time.as_nanos()).unwrap_or(u64::MAX)),
+            failures: AtomicU64::new(0),
         });
-        let instance_count = backends.len();
-        let total_places = options.queue_size + instance_count * options.policy.max_batch_size;
         let scheduler = Self {
             shared: Arc::clone(&shared),
-            places: Arc::new(Semaphore::new(total_places)),
-            total_places,
             instances: Mutex::new(Vec::with_capacity(instance_count)),
             instance_count,
         };
-        for (index, backend) in backends.into_iter().enumerate() {
+        for (index, (instance, share)) in instances.into_iter().zip(turns).enumerate() {
             let shared = Arc::clone(&shared);
+            let backend = Box::new(instance.backend);
             let thread = std::thread::Builder::new()
                 .name(format!("{name}#{index}"))
-                .spawn(move || instance::run(&shared, backend))
+                .spawn(move || instance::run(&shared, &share, backend))
                 .map_err(|error| Error::internal("a thread for an instance cannot be started").with_source(error))?;
             scheduler.instances.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok(scheduler)
     }
 
-    /// Takes places for `rows` rows, for work that should be done by `deadline`.
+    /// Takes places and bytes for a request.
     ///
     /// # Errors
-    /// `Overloaded` at once when there are not enough places, or when the work ahead will, by the measured time for a row,
-    /// take past the deadline; `InvalidArgument` for more rows than there are places at all.
-    pub fn admit(&self, rows: usize, deadline: Option<Instant>) -> Result<Permit> {
-        if rows > self.total_places {
-            return Err(Error::invalid(format!(
-                "the request has {rows} rows, but the model takes at most {} at a time",
-                self.total_places
-            )));
-        }
-        self.check_deadline(0, deadline)?;
-        match Arc::clone(&self.places).try_acquire_many_owned(u32::try_from(rows).unwrap_or(u32::MAX)) {
-            Ok(permit) => {
-                self.shared.metrics.in_flight.add(rows as i64);
-                Ok(Permit { permit, shared: Arc::clone(&self.shared) })
-            }
-            Err(TryAcquireError::NoPermits) => {
-                let wait = self.estimated_wait(self.taken_places());
-                Err(Error::overloaded("the model's queue is full").with_retry_after(wait))
-            }
-            Err(TryAcquireError::Closed) => Err(closed()),
-        }
+    /// `Overloaded` at once, with the time after which a retry makes sense, when there are not enough places or bytes, or when
+    /// by the measured times the work ahead of the request will take past its deadline. `InvalidArgument` for more rows than
+    /// there are places at all, `PayloadTooLarge` for more bytes.
+    pub fn admit(&self, demand: Demand) -> Result<Permit> {
+        self.shared.admission.admit(demand)
     }
 
-    /// Refuses a request whose `deadline` the work ahead of it, by the measured time for a row, will not let it meet. `held`
-    /// of the places that are taken are the request's own.
-    ///
-    /// # Errors
-    /// `Overloaded`, with the time after which the work ahead should be done.
-    pub fn check_deadline(&self, held: usize, deadline: Option<Instant>) -> Result<()> {
-        let ahead = self.taken_places().saturating_sub(held);
-        let wait = self.estimated_wait(ahead);
-        // With nothing ahead the estimate is only of the run itself; refusing then could refuse for ever, as no run would
-        // correct an estimate that is too high.
-        match deadline {
-            Some(deadline) if ahead > 0 && Instant::now() + wait + self.row_time() > deadline => {
-                Err(Error::overloaded("the request's deadline cannot be met with the work ahead of it")
-                    .with_retry_after(wait))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Puts rows into the queue. The receiver gets the answer; dropping it takes the entry out again.
+    /// Puts rows into the queue.
     ///
     /// # Errors
     /// `Unavailable` once the scheduler is closed.
-    pub fn submit(&self, submission: Submission) -> Result<oneshot::Receiver<Result<Answer>>> {
-        let (answer, receiver) = oneshot::channel();
+    pub fn submit(&self, submission: Submission) -> Result<Pending> {
+        let (sender, answer) = oneshot::channel();
         let arrived = Instant::now();
         let shape = submission.rows.shape();
+        let rows = shape[0];
         let ticket = Ticket {
             priority: submission.priority,
             deadline: submission.deadline,
             arrived,
-            rows: shape[0],
+            rows,
             row_shape: shape[1..].to_vec(),
         };
-        let mut queue = self.shared.lock();
-        if queue.closed {
-            return Err(closed());
+        // Counted before it can be taken out again.
+        self.shared.show_depth(rows as i64);
+        match self.shared.queue.push(ticket, Entry { rows: submission.rows, arrived, answer: sender }) {
+            Ok(key) => Ok(Pending { answer, key, shared: Arc::clone(&self.shared) }),
+            Err(queue::Closed) => {
+                self.shared.show_depth(-(rows as i64));
+                Err(Error::unavailable("the model is being unloaded or the server is shutting down"))
+            }
         }
-        queue.batcher.push(ticket, Entry { rows: submission.rows, arrived, answer });
-        self.shared.show_depth(&queue);
-        drop(queue);
-        self.shared.wake.notify_one();
-        Ok(receiver)
     }
 
     /// How many instances there are.
@@ -220,6 +213,11 @@ impl Scheduler {
     /// The bounds and rules.
     pub fn options(&self) -> &SchedulerOptions {
         &self.shared.options
+    }
+
+    /// How many batches in a row have failed with every entry, up to now.
+    pub fn consecutive_failures(&self) -> u64 {
+        self.shared.failures.load(Ordering::Relaxed)
     }
 
     /// Counts a request that ended after `took`, in the statistics and the metrics alike.
@@ -240,108 +238,53 @@ impl Scheduler {
 
     /// Refuses new work, lets the instances finish what is queued, and waits until they have ended. Blocks.
     pub fn close(&self) {
-        self.shared.close();
+        self.shared.queue.close();
         let threads = std::mem::take(&mut *self.instances.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
-            // Instances catch their backends' panics; one that panicked all the same has said so on stderr.
+            // Instances catch every panic; one that panicked all the same has said so on stderr.
             drop(thread.join());
         }
-    }
-
-    fn taken_places(&self) -> usize {
-        self.total_places - self.places.available_permits()
-    }
-
-    /// How long a row would wait with `ahead` rows before it, by the time that rows have been taking.
-    fn estimated_wait(&self, ahead: usize) -> Duration {
-        self.row_time() * u32::try_from(ahead).unwrap_or(u32::MAX)
-            / u32::try_from(self.instance_count.max(1)).unwrap_or(1)
-    }
-
-    fn row_time(&self) -> Duration {
-        Duration::from_nanos(self.shared.row_ns.load(Ordering::Relaxed))
     }
 }
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
-        self.shared.close();
+        self.shared.queue.close();
     }
 }
 
-impl Permit {
-    /// The number of rows that there are places for.
-    pub fn rows(&self) -> usize {
-        self.permit.num_permits()
+impl Future for Pending {
+    type Output = Result<Answer>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer).poll(cx).map(|answered| {
+            answered.unwrap_or_else(|_| Err(Error::internal("the model's instance ended without an answer")))
+        })
     }
 }
 
-impl Drop for Permit {
+impl Drop for Pending {
     fn drop(&mut self) {
-        self.shared.metrics.in_flight.sub(self.permit.num_permits() as i64);
+        // An entry that was answered is not in the queue, and need not be looked for there.
+        if !self.answer.is_terminated()
+            && let Some(entry) = self.shared.queue.remove(self.key)
+        {
+            self.shared.show_left(&[entry]);
+        }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // The queue is changed by whole operations only, so a panic elsewhere leaves it whole.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Says that entries have left the queue.
+    fn show_left(&self, entries: &[Entry]) {
+        let rows: usize = entries.iter().map(|entry| entry.rows.shape()[0]).sum();
+        self.show_depth(-(rows as i64));
     }
 
-    fn show_depth(&self, queue: &Queue) {
-        self.metrics.queue_depth.set(queue.batcher.rows() as i64);
-        self.metrics.nv_pending.set(queue.batcher.rows() as i64);
-    }
-
-    fn close(&self) {
-        self.lock().closed = true;
-        self.wake.notify_all();
-    }
-
-    /// The next batch for an instance; blocks until there is one. `None` when the queue is closed and empty.
-    fn next_batch(&self) -> Option<Vec<Entry>> {
-        let mut queue = self.lock();
-        queue.idle += 1;
-        let batch = loop {
-            let now = Instant::now();
-            let removed = queue.batcher.sweep(now, |entry| entry.answer.is_closed());
-            if !removed.is_empty() {
-                self.show_depth(&queue);
-            }
-            for (why, entry) in removed {
-                if why == Removed::Expired {
-                    // The receiver may have gone in this very moment: then nobody needs the answer.
-                    drop(
-                        entry.answer.send(Err(Error::deadline_exceeded("the request's deadline passed in the queue"))),
-                    );
-                }
-            }
-            let idle = queue.idle;
-            queue = match queue.batcher.next(now, idle) {
-                Decision::Run(batch) => {
-                    if queue.batcher.rows() > 0 {
-                        self.wake.notify_one();
-                    }
-                    break Some(batch);
-                }
-                Decision::WaitUntil(until) if !queue.closed => {
-                    let wait = until.saturating_duration_since(now);
-                    self.wake.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0
-                }
-                Decision::WaitUntil(until) => {
-                    // Closed: nothing will join, so waiting for more is pointless.
-                    match queue.batcher.next(until, idle) {
-                        Decision::Run(batch) => break Some(batch),
-                        _ => break None,
-                    }
-                }
-                Decision::Idle if queue.closed => break None,
-                Decision::Idle => self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
-            };
-        };
-        queue.idle -= 1;
-        self.show_depth(&queue);
-        batch
+    /// Adds to the gauges, so that it does not matter in which order the changes of several threads arrive.
+    fn show_depth(&self, change: i64) {
+        self.metrics.queue_depth.add(change);
+        self.metrics.nv_pending.add(change);
     }
 
     /// Counts a batch that ran, in the statistics and the metrics alike; `waits` is the time that each of its rows waited.
@@ -349,16 +292,24 @@ impl Shared {
         self.metrics.record_batch(waits.len(), waits.iter().copied(), times);
         self.recorder.record_batch(waits.len(), waits.iter().sum(), times);
     }
-
-    /// Folds a measured time for a row into the moving average.
-    fn observe_row_time(&self, time: Duration) {
-        let measured = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let average = self.row_ns.load(Ordering::Relaxed);
-        // An eighth of the new value: a single slow run does not make the server refuse work.
-        self.row_ns.store(average - average / 8 + measured / 8, Ordering::Relaxed);
-    }
 }
 
-fn closed() -> Error {
-    Error::unavailable("the model is being unloaded or the server is shutting down")
+/// The model's share in the device of each instance, and how many of them can run at a time.
+fn share_devices<'a>(
+    devices: impl Iterator<Item = &'a Arc<Device>>,
+    threads: usize,
+    expected: Duration,
+) -> (Vec<Arc<Share>>, usize) {
+    let mut known: Vec<(&Arc<Device>, Arc<Share>, usize)> = Vec::new();
+    let mut shares = Vec::new();
+    for device in devices {
+        let index = known.iter().position(|(other, ..)| Arc::ptr_eq(other, device)).unwrap_or_else(|| {
+            known.push((device, Arc::new(Share::new(device, threads, expected)), 0));
+            known.len() - 1
+        });
+        known[index].2 += 1;
+        shares.push(Arc::clone(&known[index].1));
+    }
+    let parallelism = known.iter().map(|(device, _, instances)| device.runs(threads).min(*instances)).sum();
+    (shares, parallelism)
 }

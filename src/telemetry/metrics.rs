@@ -56,6 +56,30 @@ impl Outcome {
     }
 }
 
+/// Why a model refused a request on arrival, as the `reason` label has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There was no place in the queue.
+    QueueSize,
+    /// Its bytes had no room in the queue.
+    QueueBytes,
+    /// The work ahead would have taken past its deadline.
+    Deadline,
+}
+
+impl Refusal {
+    const ALL: [Self; 3] = [Self::QueueSize, Self::QueueBytes, Self::Deadline];
+
+    /// The `reason` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueSize => "queue_size",
+            Self::QueueBytes => "queue_bytes",
+            Self::Deadline => "deadline",
+        }
+    }
+}
+
 /// Every inference metric, by model and version. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -67,6 +91,8 @@ pub struct Metrics {
     compute_seconds: HistogramVec,
     batch_size: HistogramVec,
     queue_depth: IntGaugeVec,
+    queue_bytes: IntGaugeVec,
+    refusals: IntCounterVec,
     in_flight: IntGaugeVec,
     instances: IntGaugeVec,
     instance_panics: IntCounterVec,
@@ -99,6 +125,8 @@ pub struct ModelMetrics {
     batch_size: Histogram,
     /// Rows that wait for an instance.
     pub queue_depth: IntGauge,
+    /// Bytes that admitted requests hold.
+    pub queue_bytes: IntGauge,
     /// Rows admitted and not yet answered: decoding, waiting or running.
     pub in_flight: IntGauge,
     /// Times that an instance panicked and was kept alive.
@@ -148,6 +176,13 @@ impl Metrics {
             compute_seconds: seconds(r, "convoy_compute_seconds", "One run of one batch", MODEL),
             batch_size: histogram(r, "convoy_batch_size", "Rows in a batch", MODEL, BATCH_BUCKETS),
             queue_depth: gauge(r, "convoy_queue_depth", "Rows that wait for an instance", MODEL),
+            queue_bytes: gauge(r, "convoy_queue_bytes", "Bytes that admitted requests hold", MODEL),
+            refusals: counter(
+                r,
+                "convoy_refusals_total",
+                "Requests refused on arrival by why",
+                &["model", "version", "reason"],
+            ),
             in_flight: gauge(r, "convoy_in_flight", "Rows admitted and not yet answered", MODEL),
             instances: gauge(r, "convoy_instances", "Instances that run the model", MODEL),
             instance_panics: counter(r, "convoy_instance_panics_total", "Times that an instance panicked", MODEL),
@@ -223,10 +258,13 @@ impl Metrics {
     pub fn model(&self, model: &str, version: u64) -> ModelMetrics {
         let version = version.to_string();
         let labels: &[&str] = &[model, &version];
-        // Both failure families exist from the start, so that a rate over them is never absent.
+        // All failure families exist from the start, so that a rate over them is never absent.
         for outcome in [Outcome::Rejected, Outcome::Canceled, Outcome::Failed, Outcome::Invalid] {
             let reason = outcome.triton_reason().unwrap_or_default();
             self.nv_failure.with_label_values(&[model, &version, reason]);
+        }
+        for refusal in Refusal::ALL {
+            self.refusals.with_label_values(&[model, &version, refusal.as_str()]);
         }
         self.nv_success.with_label_values(labels);
         ModelMetrics {
@@ -235,6 +273,7 @@ impl Metrics {
             compute_seconds: self.compute_seconds.with_label_values(labels),
             batch_size: self.batch_size.with_label_values(labels),
             queue_depth: self.queue_depth.with_label_values(labels),
+            queue_bytes: self.queue_bytes.with_label_values(labels),
             in_flight: self.in_flight.with_label_values(labels),
             instance_panics: self.instance_panics.with_label_values(labels),
             nv_pending: self.nv_pending.with_label_values(labels),
@@ -280,6 +319,11 @@ impl ModelMetrics {
                 self.nv_request_us.inc_by(micros(took));
             }
         }
+    }
+
+    /// Counts a request that was refused on arrival.
+    pub fn record_refusal(&self, refusal: Refusal) {
+        self.metrics.refusals.with_label_values(&[&self.model, &self.version, refusal.as_str()]).inc();
     }
 
     /// Counts a batch of `rows` rows that ran, and how long each of them had waited.

@@ -6,6 +6,6 @@ mod request_id;
 mod requests;
 
 pub use logging::{LogConfig, LogFormat, start_logging};
-pub use metrics::{BatchTimes, Metrics, ModelMetrics, Outcome};
+pub use metrics::{BatchTimes, Metrics, ModelMetrics, Outcome, Refusal};
 pub use request_id::RequestIds;
 pub use requests::request_metrics;

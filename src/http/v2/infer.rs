@@ -25,7 +25,7 @@ pub(super) async fn infer(
 ) -> HttpResult<Response> {
     let json_length = json_length(&headers)?;
     let model = app.inference.model(&target.model, target.version)?;
-    let mut admission = app.inference.admit(Arc::clone(&model), payload.context())?;
+    let mut admission = app.inference.admit_unparsed(Arc::clone(&model), payload.context())?;
 
     let parsed = match json_length {
         Some(0) => read_raw(payload.bytes, model.input()),

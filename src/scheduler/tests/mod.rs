@@ -1,10 +1,17 @@
 //! The scheduler with a backend that can be held, fails on NaN and panics on infinity.
 
-use std::sync::mpsc;
+mod admission;
+mod batcher;
+mod device;
+mod fairness;
+mod service_times;
+
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::batcher::Policy;
-use super::{Answer, Backend, Scheduler, SchedulerOptions, Submission};
+use super::batcher::{Policy, Ticket};
+use super::device::Device;
+use super::{Answer, Backend, Demand, Entry, Instance, Pending, Preparation, Scheduler, SchedulerOptions, Submission};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::{BatchTimes, Metrics};
 use crate::tensor::Tensor;
@@ -33,31 +40,41 @@ impl Backend for Doubler {
     }
 }
 
+/// The options of a queue that is bounded by places alone and runs batches as they are.
+fn options(max_batch_size: usize, queue_size: usize) -> SchedulerOptions {
+    let policy = Policy { max_batch_size, max_queue_delay: Duration::ZERO, max_priority_wait: Duration::from_secs(1) };
+    SchedulerOptions { policy, queue_size, queue_bytes: usize::MAX, buckets: Vec::new(), threads: 1 }
+}
+
+/// A request of `rows` rows that weigh nothing and have no deadline.
+fn demand(rows: usize) -> Demand {
+    Demand { rows, bytes: 0, priority: 1, deadline: None, preparation: Preparation::default() }
+}
+
 /// A scheduler with one instance, and the two ends that hold it.
 struct Held {
     scheduler: Scheduler,
     started: mpsc::Receiver<usize>,
     leave: mpsc::Sender<()>,
-    metrics: Metrics,
 }
 
 impl Held {
-    fn new(max_batch_size: usize, queue_size: usize, fixed_batch: Option<usize>) -> Self {
-        let (started_sender, started) = mpsc::channel();
-        let (leave, leave_receiver) = mpsc::channel();
-        let metrics = Metrics::new();
-        let options = SchedulerOptions {
-            policy: Policy { max_batch_size, max_queue_delay: Duration::ZERO },
-            queue_size,
-            fixed_batch,
-        };
-        let backend: Box<dyn Backend> = Box::new(Doubler { started: started_sender, leave: leave_receiver });
-        let row_time = Duration::from_millis(100);
-        let scheduler = Scheduler::start("held", vec![backend], options, metrics.model("held", 1), row_time).unwrap();
-        Self { scheduler, started, leave, metrics }
+    fn new(max_batch_size: usize, queue_size: usize) -> Self {
+        Self::with(options(max_batch_size, queue_size))
     }
 
-    fn submit(&self, values: &[f32], deadline: Option<Instant>) -> tokio::sync::oneshot::Receiver<Result<Answer>> {
+    fn with(options: SchedulerOptions) -> Self {
+        let (started_sender, started) = mpsc::channel();
+        let (leave, leave_receiver) = mpsc::channel();
+        let backend = Doubler { started: started_sender, leave: leave_receiver };
+        let instances = vec![Instance { backend, device: Arc::new(Device::new(1)) }];
+        let metrics = Metrics::new().model("held", 1);
+        let measured = [(1, Duration::from_millis(100))];
+        let scheduler = Scheduler::start("held", instances, options, metrics, &measured).unwrap();
+        Self { scheduler, started, leave }
+    }
+
+    fn submit(&self, values: &[f32], deadline: Option<Instant>) -> Pending {
         let rows = Tensor::from_vec(vec![values.len(), 1], values.to_vec()).unwrap();
         self.scheduler.submit(Submission { rows, priority: 1, deadline }).unwrap()
     }
@@ -68,17 +85,21 @@ impl Held {
     }
 }
 
-fn values(answer: tokio::sync::oneshot::Receiver<Result<Answer>>) -> Vec<f32> {
-    answer.blocking_recv().unwrap().unwrap().outputs[0].to_slice::<f32>().unwrap().into_owned()
+fn wait(answer: Pending) -> Result<Answer> {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(answer)
 }
 
-fn failure(answer: tokio::sync::oneshot::Receiver<Result<Answer>>) -> ErrorKind {
-    answer.blocking_recv().unwrap().unwrap_err().kind()
+fn values(answer: Pending) -> Vec<f32> {
+    wait(answer).unwrap().outputs[0].to_slice::<f32>().unwrap().into_owned()
+}
+
+fn failure(answer: Pending) -> ErrorKind {
+    wait(answer).unwrap_err().kind()
 }
 
 #[test]
 fn what_gathers_behind_a_run_becomes_one_batch_and_each_gets_its_own_rows() {
-    let held = Held::new(8, 8, None);
+    let held = Held::new(8, 8);
     let first = held.submit(&[1.0], None);
     assert_eq!(held.begun(), 1);
     let second = held.submit(&[2.0, 3.0], None);
@@ -88,7 +109,7 @@ fn what_gathers_behind_a_run_becomes_one_batch_and_each_gets_its_own_rows() {
     held.leave.send(()).unwrap();
     assert_eq!(values(first), [2.0]);
     assert_eq!(values(second), [4.0, 6.0]);
-    let third = third.blocking_recv().unwrap().unwrap();
+    let third = wait(third).unwrap();
     assert_eq!(*third.outputs[0].to_slice::<f32>().unwrap(), [8.0]);
     assert_eq!(third.batch_size, 3);
     let statistics = held.scheduler.statistics();
@@ -100,7 +121,7 @@ fn what_gathers_behind_a_run_becomes_one_batch_and_each_gets_its_own_rows() {
 
 #[test]
 fn one_bad_row_fails_alone_and_the_instance_lives_on() {
-    let held = Held::new(8, 8, None);
+    let held = Held::new(8, 8);
     let first = held.submit(&[1.0], None);
     held.begun();
     let good = held.submit(&[2.0], None);
@@ -119,7 +140,7 @@ fn one_bad_row_fails_alone_and_the_instance_lives_on() {
 
 #[test]
 fn a_panic_is_an_internal_error_counted_and_survived() {
-    let held = Held::new(1, 8, None);
+    let held = Held::new(1, 8);
     let panicking = held.submit(&[f32::INFINITY], None);
     let after = held.submit(&[1.0], None);
     held.leave.send(()).unwrap();
@@ -127,12 +148,11 @@ fn a_panic_is_an_internal_error_counted_and_survived() {
     assert_eq!(failure(panicking), ErrorKind::Internal);
     assert_eq!(values(after), [2.0]);
     assert_eq!(held.scheduler.metrics().instance_panics.get(), 1);
-    drop(held.metrics);
 }
 
 #[test]
 fn entries_whose_client_is_gone_or_whose_deadline_passed_cost_no_run() {
-    let held = Held::new(8, 8, None);
+    let held = Held::new(8, 8);
     let first = held.submit(&[1.0], None);
     held.begun();
     let gone = held.submit(&[2.0], None);
@@ -149,70 +169,75 @@ fn entries_whose_client_is_gone_or_whose_deadline_passed_cost_no_run() {
 }
 
 #[test]
-fn a_queue_that_clients_left_shows_as_empty_while_nothing_runs() {
-    let held = Held::new(8, 8, None);
+fn what_clients_leave_behind_is_gone_at_once() {
+    let held = Held::new(8, 8);
     let first = held.submit(&[1.0], None);
     held.begun();
-    drop(held.submit(&[2.0], None));
-    assert_eq!(held.scheduler.metrics().queue_depth.get(), 1);
+    let depth = || (held.scheduler.metrics().queue_depth.get(), held.scheduler.metrics().nv_pending.get());
+    let left = [held.submit(&[2.0, 3.0], None), held.submit(&[4.0], None)];
+    assert_eq!(depth(), (3, 3));
+    drop(left);
+    assert_eq!(depth(), (0, 0));
     held.leave.send(()).unwrap();
     assert_eq!(values(first), [2.0]);
-    // The instance sweeps the queue after it has answered, at a time of its own.
-    let patience = Instant::now() + Duration::from_mins(1);
-    while held.scheduler.metrics().queue_depth.get() > 0 {
-        assert!(Instant::now() < patience, "the gauge still shows an entry that has left");
-        std::thread::yield_now();
+}
+
+#[test]
+fn a_batch_is_filled_up_to_its_bucket_and_only_the_real_rows_are_answered() {
+    let held = Held::with(SchedulerOptions { buckets: vec![1, 4, 6], ..options(6, 16) });
+    for (values_in, bucket) in [(&[5.0][..], 1), (&[1.0, 2.0], 4), (&[1.0, 2.0, 3.0, 4.0], 4), (&[0.0; 5], 6)] {
+        let answer = held.submit(values_in, None);
+        assert_eq!(held.begun(), bucket);
+        held.leave.send(()).unwrap();
+        let doubled: Vec<f32> = values_in.iter().map(|value| value * 2.0).collect();
+        assert_eq!(values(answer), doubled);
     }
-    assert_eq!(held.scheduler.metrics().nv_pending.get(), 0);
+    let statistics = held.scheduler.statistics();
+    assert_eq!(statistics.inference_count, 12);
+    assert_eq!(statistics.batches.keys().copied().collect::<Vec<_>>(), [1, 2, 4, 5]);
 }
 
 #[test]
-fn places_are_bounded_and_come_back() {
-    let held = Held::new(2, 1, None);
-    let whole = held.scheduler.admit(3, None).unwrap();
-    let refused = held.scheduler.admit(1, None).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Overloaded);
-    assert_eq!(refused.retry_after(), Some(Duration::from_millis(300)));
-    assert_eq!(held.scheduler.metrics().in_flight.get(), 3);
-    drop(whole);
-    assert_eq!(held.scheduler.metrics().in_flight.get(), 0);
-    assert_eq!(held.scheduler.admit(2, None).unwrap().rows(), 2);
-    assert_eq!(held.scheduler.admit(4, None).unwrap_err().kind(), ErrorKind::InvalidArgument);
-}
-
-#[test]
-fn a_deadline_that_the_work_ahead_will_miss_is_refused_on_arrival() {
-    let held = Held::new(1, 16, None);
-    let soon = Some(Instant::now() + Duration::from_millis(250));
-    // Nothing is ahead: even a deadline below the estimate is let in, as only a run can correct the estimate.
-    let first = held.scheduler.admit(1, Some(Instant::now() + Duration::from_millis(1))).unwrap();
-    let second = held.scheduler.admit(2, soon);
-    assert!(second.is_ok(), "one row ahead at 100 ms leaves time for a deadline of 250 ms");
-    let refused = held.scheduler.admit(1, soon).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Overloaded);
-    assert_eq!(refused.retry_after(), Some(Duration::from_millis(300)));
-    // What a request holds itself is not ahead of it.
-    let held_by_all = 3;
-    let late = Some(Instant::now());
-    assert!(held.scheduler.check_deadline(held_by_all, late).is_ok());
-    let refused = held.scheduler.check_deadline(1, late).unwrap_err();
-    assert_eq!(refused.retry_after(), Some(Duration::from_millis(200)));
-    drop(first);
-}
-
-#[test]
-fn a_fixed_batch_is_filled_up_and_only_the_real_rows_are_answered() {
-    let held = Held::new(4, 8, Some(4));
-    let answer = held.submit(&[5.0], None);
-    assert_eq!(held.begun(), 4);
+fn a_panic_outside_of_a_run_costs_its_batch_and_not_the_instance() {
+    let held = Held::new(1, 8);
+    let (answer, broken) = tokio::sync::oneshot::channel();
+    // Nothing that `submit` takes is a scalar.
+    let rows = Tensor::from_vec(vec![], vec![1f32]).unwrap();
+    let arrived = Instant::now();
+    let ticket = Ticket { priority: 1, deadline: None, arrived, rows: 1, row_shape: vec![1] };
+    held.scheduler.shared.queue.push(ticket, Entry { rows, arrived, answer }).unwrap();
+    assert!(broken.blocking_recv().is_err());
+    let after = held.submit(&[1.0], None);
     held.leave.send(()).unwrap();
-    assert_eq!(values(answer), [10.0]);
-    assert_eq!(held.scheduler.statistics().inference_count, 1);
+    assert_eq!(values(after), [2.0]);
+    assert_eq!(held.scheduler.metrics().instance_panics.get(), 1);
+}
+
+#[test]
+fn batches_that_fail_in_a_row_are_counted_until_one_succeeds() {
+    let held = Held::new(2, 8);
+    let run = |values: &[f32]| {
+        let answer = held.submit(values, None);
+        held.leave.send(()).unwrap();
+        wait(answer).is_ok()
+    };
+    assert!(!run(&[f32::NAN]) && !run(&[f32::INFINITY]));
+    // The counter moves after the answer, and before the next batch.
+    let first = held.submit(&[f32::NAN], None);
+    held.begun();
+    held.begun();
+    held.begun();
+    assert_eq!(held.scheduler.consecutive_failures(), 2);
+    held.leave.send(()).unwrap();
+    assert_eq!(failure(first), ErrorKind::Internal);
+    assert!(run(&[1.0]));
+    held.scheduler.close();
+    assert_eq!(held.scheduler.consecutive_failures(), 0);
 }
 
 #[test]
 fn closing_answers_what_is_queued_and_refuses_what_comes_after() {
-    let held = Held::new(1, 8, None);
+    let held = Held::new(1, 8);
     let queued = [held.submit(&[1.0], None), held.submit(&[2.0], None)];
     held.leave.send(()).unwrap();
     held.leave.send(()).unwrap();
