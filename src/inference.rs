@@ -4,6 +4,7 @@
 //! It knows nothing of HTTP or gRPC: the handlers translate their wire forms into the requests below and back.
 
 mod catalog;
+mod crops;
 mod outputs;
 mod pictures;
 mod request;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 pub use self::catalog::{Changes, EXTENSIONS, parse_version};
 use self::pictures::Pictures;
 pub use self::request::{
-    Admission, Class, Classification, ClassifyRequest, DEFAULT_TOP_K, InferRequest, InferResponse, Limits,
+    Admission, Class, Classification, ClassifyRequest, DEFAULT_TOP_K, InferRequest, InferResponse, Limits, Prediction,
     RequestContext, RequestedOutput, Timing,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -177,30 +178,35 @@ impl Inference {
         if request.top_k == 0 {
             return Err(Error::invalid("top_k must be at least 1"));
         }
+        if request.aux && model.branches().is_empty() {
+            return Err(Error::invalid(format!(
+                "the model {} has no side branches: aux takes a graph that was exported with them",
+                model.name()
+            )));
+        }
         let count = request.pictures.len();
         check_count(count, &[count], &self.inner.limits)?;
         let (answers, decode) = self.run_pictures(admission, request.pictures).await?;
         let predictions = answers
             .iter()
-            .map(|answer| outputs::classes(&model, &answer.outputs[model.class_output()], request.top_k))
+            .map(|answer| outputs::prediction(&model, answer, request.top_k, request.aux))
             .collect::<Result<Vec<_>>>()?;
         Ok(Classification { predictions, timing: timing(admission.context(), &answers, decode) })
     }
 
-    /// Decodes and runs pictures, one entry each, so that a request's pictures spread over instances as they are ready.
+    /// Decodes and runs pictures, each by itself, so that a request's pictures spread over instances as they are ready. A
+    /// picture is an entry of as many rows as it has crops, or several where these are more than the largest batch.
     async fn run_pictures(&self, admission: &mut Admission, pictures: Vec<Bytes>) -> Result<(Vec<Answer>, Duration)> {
-        admission.extend_to(pictures.len())?;
+        let count = pictures.len();
+        admission.extend_to(count * admission.model().preprocessor().crops())?;
         let admission = &*admission;
         let runs = pictures.into_iter().enumerate().map(|(index, picture)| async move {
-            let (row, decode) = self.inner.pictures.prepare(admission, picture).await.map_err(|error| {
+            let (rows, decode) = self.inner.pictures.prepare(admission, picture).await.map_err(|error| {
                 // With several pictures the client must know which one is meant.
-                if admission.rows() > 1 {
-                    error.map_message(|message| format!("picture {index}: {message}"))
-                } else {
-                    error
-                }
+                if count > 1 { error.map_message(|message| format!("picture {index}: {message}")) } else { error }
             })?;
-            Ok::<_, Error>((run_entry(admission, row).await?, decode))
+            let answers = run_rows(admission, &rows).await?;
+            Ok::<_, Error>((crops::average(admission.model(), answers)?, decode))
         });
         let results = try_join_all(runs).await?;
         let decode = results.iter().map(|(_, decode)| *decode).max().unwrap_or_default();

@@ -27,7 +27,7 @@ impl Pictures {
         }
     }
 
-    /// Makes a picture the model's input row, shape `[1, …]`, and says how long that took.
+    /// Makes a picture the model's input, a row for each crop, and says how long that took.
     ///
     /// A picture that nobody waits for any more, or whose deadline has passed, is not decoded.
     pub(super) async fn prepare(&self, admission: &Admission, picture: Bytes) -> Result<(Tensor, Duration)> {

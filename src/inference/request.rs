@@ -182,15 +182,26 @@ pub struct ClassifyRequest {
     pub pictures: Vec<Bytes>,
     /// How many classes to return for each picture: at least 1; more than there are means all.
     pub top_k: usize,
+    /// Whether the classes of each side branch are wanted, too.
+    pub aux: bool,
 }
 
 /// The answer to a [`ClassifyRequest`].
 #[derive(Debug)]
 pub struct Classification {
-    /// One list of classes for each picture, in order.
-    pub predictions: Vec<Vec<Class>>,
+    /// One for each picture, in order.
+    pub predictions: Vec<Prediction>,
     /// Where the time went.
     pub timing: Timing,
+}
+
+/// What is on one picture.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Prediction {
+    /// The most probable classes, the most probable first.
+    pub classes: Vec<Class>,
+    /// The same of each side branch, by the output's name in the graph's order; empty unless asked for.
+    pub branches: Vec<(String, Vec<Class>)>,
 }
 
 /// One class of a prediction.

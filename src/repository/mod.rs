@@ -5,6 +5,7 @@
 pub mod config;
 mod description;
 mod facts;
+mod interface;
 mod labels;
 pub mod layout;
 mod model;
@@ -19,6 +20,7 @@ use tracing::{error, info};
 
 use self::config::ModelConfig;
 pub use self::description::{BACKEND, Description, PLATFORM, TensorDescription};
+pub use self::interface::ClassOutput;
 pub use self::model::Model;
 use crate::engine::Runtime;
 use crate::error::{Error, Result};

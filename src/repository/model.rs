@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::config::ModelConfig;
+use super::interface::ClassOutput;
 use super::layout::{CONFIG_FILE, MODEL_FILE};
-use super::{facts, labels};
-use crate::engine::{Graph, GraphOptions, Runtime, Session};
+use super::{facts, interface, labels};
+use crate::engine::{Graph, GraphOptions, Provider, Runtime, Session};
 use crate::error::{Error, Result};
 use crate::postprocess::Scores;
 use crate::preprocess::Preprocessor;
@@ -18,7 +19,7 @@ use crate::scheduler::batcher::Policy;
 use crate::scheduler::statistics::Statistics;
 use crate::scheduler::{Backend, Scheduler, SchedulerOptions};
 use crate::telemetry::Metrics;
-use crate::tensor::{DataType, Tensor, TensorSpec, element_count};
+use crate::tensor::{Tensor, TensorSpec, element_count};
 use crate::zoo::describe::Description;
 
 /// The largest batch on the CPU where neither the graph nor the configuration says one. Larger ones save a CPU nothing more,
@@ -26,9 +27,6 @@ use crate::zoo::describe::Description;
 const MAX_BATCH_SIZE_ON_CPU: usize = 4;
 /// The same on a GPU, whose kernels want the rows.
 const MAX_BATCH_SIZE_ON_GPU: usize = 32;
-/// The most bytes of a batch's input. A recipe or a graph that asks for more is a mistake, which must not take the memory that
-/// the other models need.
-const MAX_BATCH_BYTES: usize = 1 << 30;
 /// Instances on a GPU: one computes while the other copies.
 const INSTANCES_PER_GPU: usize = 2;
 
@@ -39,9 +37,9 @@ pub struct Model {
     config: ModelConfig,
     input: TensorSpec,
     outputs: Vec<TensorSpec>,
-    class_output: usize,
+    class_output: ClassOutput,
+    branches: Vec<ClassOutput>,
     class_count: Option<usize>,
-    scores: Scores,
     labels: Vec<Arc<str>>,
     provider: &'static str,
     description: Description,
@@ -84,10 +82,10 @@ impl Model {
         let in_config = |reason: String| Error::invalid(format!("{}: {reason}", folder.join(CONFIG_FILE).display()));
 
         let input = first.input().clone();
-        let fixed_batch = check_input(&input).map_err(in_file)?;
+        let fixed_batch = interface::check_input(&input).map_err(in_file)?;
         let outputs = first.outputs().to_vec();
-        let class_output = class_output(&outputs, config.output.as_deref()).map_err(in_config)?;
-        let class_count = class_count(&outputs[class_output]).map_err(in_file)?;
+        let classes = interface::class_output(&outputs, config.output.as_deref()).map_err(in_config)?;
+        let class_count = interface::class_count(&outputs[classes]).map_err(in_file)?;
         let preprocessor =
             Preprocessor::new(&config.preprocess, &input.shape[1..], input.data_type).map_err(|error| {
                 match error.key {
@@ -101,21 +99,13 @@ impl Model {
                 None => error,
             })?;
         let row_shape = preprocessor.row_shape();
-        let facts = facts::read(&path, &outputs[class_output].name, row_shape)?;
-        let scores = config.scores.unwrap_or(facts.scores);
-        let max_batch_size = match (fixed_batch, config.max_batch_size) {
-            (Some(fixed), Some(configured)) if configured != fixed => {
-                return Err(in_config(format!(
-                    "max_batch_size: is {configured}, but the graph's batch dimension is fixed at {fixed}"
-                )));
-            }
-            (Some(fixed), _) => fixed,
-            (None, Some(configured)) => configured,
-            (None, None) if graph.provider().is_gpu() => MAX_BATCH_SIZE_ON_GPU,
-            (None, None) => MAX_BATCH_SIZE_ON_CPU,
-        };
-
-        check_batch_bytes(max_batch_size, row_shape, input.data_type).map_err(in_file)?;
+        let crops = preprocessor.crops();
+        interface::check_averages(&outputs, crops).map_err(in_config)?;
+        let facts = facts::read(&path, &outputs, row_shape)?;
+        let branches = interface::branches(&outputs, classes, class_count, &facts.scores);
+        let class_output = ClassOutput { index: classes, scores: config.scores.unwrap_or(facts.scores[classes]) };
+        let max_batch_size = max_batch_size(fixed_batch, config.max_batch_size, graph.provider()).map_err(in_config)?;
+        interface::check_batch_bytes(max_batch_size.max(crops), row_shape, input.data_type).map_err(in_file)?;
         let mut row_time = Duration::ZERO;
         for session in &mut sessions {
             row_time = warm_up(session, row_shape, fixed_batch, max_batch_size).map_err(|error| {
@@ -123,6 +113,9 @@ impl Model {
             })?;
         }
         let instance_count = sessions.len();
+        if config.batching.queue_size + instance_count * max_batch_size < crops {
+            return Err(in_config(format!("batching.queue_size: has no room for the {crops} crops of a picture")));
+        }
         let model_metrics = metrics.model(name, version);
         let scheduler_options = SchedulerOptions {
             policy: Policy {
@@ -142,7 +135,7 @@ impl Model {
             provider,
             instances = instance_count,
             max_batch_size,
-            scores = ?scores,
+            scores = ?class_output.scores,
             input = ?input.shape,
             classes = class_count,
             labels = labels.len(),
@@ -157,8 +150,8 @@ impl Model {
             input,
             outputs,
             class_output,
+            branches,
             class_count,
-            scores,
             labels,
             provider,
             description: facts.description,
@@ -192,19 +185,25 @@ impl Model {
         &self.outputs
     }
 
-    /// Which of [`Model::outputs`] holds the class scores.
-    pub fn class_output(&self) -> usize {
+    /// The output that holds the class scores.
+    pub fn class_output(&self) -> ClassOutput {
         self.class_output
+    }
+
+    /// The side branches: the other outputs with as many classes as [`Model::class_output`], in the graph's order.
+    pub fn branches(&self) -> &[ClassOutput] {
+        &self.branches
+    }
+
+    /// What output number `index` holds, where it holds class scores.
+    pub fn class_scores(&self, index: usize) -> Option<Scores> {
+        let mut outputs = std::iter::once(&self.class_output).chain(&self.branches);
+        outputs.find(|output| output.index == index).map(|output| output.scores)
     }
 
     /// The number of classes, where the graph says it.
     pub fn class_count(&self) -> Option<usize> {
         self.class_count
-    }
-
-    /// What the class output holds.
-    pub fn scores(&self) -> Scores {
-        self.scores
     }
 
     /// The class labels, in order; empty without a labels file.
@@ -267,66 +266,19 @@ fn sessions(graph: &Graph, first: Session, config: &ModelConfig) -> Result<Vec<S
     std::iter::once(Ok(first)).chain(devices.skip(1).map(|device_id| graph.session(device_id))).collect()
 }
 
-/// Checks that the input can be a picture's, and returns its batch dimension where that is fixed.
-fn check_input(input: &TensorSpec) -> Result<Option<usize>> {
-    let TensorSpec { name, data_type, shape } = input;
-    if !matches!(data_type, DataType::Fp32 | DataType::Fp16 | DataType::Uint8) {
-        return Err(Error::invalid(format!(
-            "the input {name} is of {data_type}, but a picture is given as FP32, FP16 or UINT8"
-        )));
-    }
-    if shape.len() != 4 {
-        return Err(Error::invalid(format!(
-            "the input {name} has the shape {shape:?}, which is not a batch of pictures ([N, 3, H, W] or [N, H, W, 3])"
-        )));
-    }
-    match shape[0] {
-        -1 => Ok(None),
-        fixed if fixed > 0 => Ok(Some(fixed as usize)),
-        other => Err(Error::invalid(format!("the input {name} has a batch dimension of {other}"))),
-    }
-}
-
-/// Checks that a batch's input can be allocated.
-fn check_batch_bytes(rows: usize, row_shape: [usize; 3], data_type: DataType) -> Result<()> {
-    let [a, b, c] = row_shape;
-    let bytes = element_count(&[rows, a, b, c])?.checked_mul(data_type.size().unwrap_or(1));
-    if bytes.is_none_or(|bytes| bytes > MAX_BATCH_BYTES) {
-        return Err(Error::invalid(format!(
-            "a batch of {rows} pictures of {row_shape:?} takes more than {MAX_BATCH_BYTES} bytes: lower max_batch_size or \
-             preprocess.crop"
-        )));
-    }
-    Ok(())
-}
-
-/// The index of the output that holds the class scores.
-fn class_output(outputs: &[TensorSpec], configured: Option<&str>) -> std::result::Result<usize, String> {
-    match configured {
-        None if outputs.is_empty() => Err("output: the graph has no outputs".to_owned()),
-        None => Ok(0),
-        Some(name) => outputs.iter().position(|output| output.name == name).ok_or_else(|| {
-            let names: Vec<_> = outputs.iter().map(|output| output.name.as_str()).collect();
-            format!("output: the graph has no output called {name}; it has {}", names.join(", "))
-        }),
-    }
-}
-
-/// The number of classes: `[N, C]`, or `[N, C, 1, 1]` as some exports leave it.
-fn class_count(output: &TensorSpec) -> Result<Option<usize>> {
-    let TensorSpec { name, data_type, shape } = output;
-    if !matches!(data_type, DataType::Fp32 | DataType::Fp16 | DataType::Fp64) {
-        return Err(Error::invalid(format!(
-            "the output {name} is of {data_type}, but class scores are floating-point"
-        )));
-    }
-    match shape.as_slice() {
-        [_, classes, rest @ ..] if rest.iter().all(|&dimension| dimension == 1 || dimension == -1) => {
-            Ok(usize::try_from(*classes).ok())
+/// The most rows in a batch: what the graph fixes, else what is configured, else what suits the provider.
+fn max_batch_size(
+    fixed: Option<usize>,
+    configured: Option<usize>,
+    provider: &Provider,
+) -> std::result::Result<usize, String> {
+    match (fixed, configured) {
+        (Some(fixed), Some(configured)) if configured != fixed => {
+            Err(format!("max_batch_size: is {configured}, but the graph's batch dimension is fixed at {fixed}"))
         }
-        // ONNX Runtime gives no shape for an output whose shape it cannot infer.
-        [] => Ok(None),
-        _ => Err(Error::invalid(format!("the output {name} has the shape {shape:?}, which is not [N, classes]"))),
+        (Some(size), _) | (None, Some(size)) => Ok(size),
+        (None, None) if provider.is_gpu() => Ok(MAX_BATCH_SIZE_ON_GPU),
+        (None, None) => Ok(MAX_BATCH_SIZE_ON_CPU),
     }
 }
 

@@ -15,6 +15,7 @@ mod connections;
 mod errors;
 mod predict;
 mod shutdown;
+mod test_time;
 mod v2;
 
 use convoy::server::Server;
