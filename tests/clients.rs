@@ -1,4 +1,5 @@
-//! The real clients, unmodified, against a server in this process. `cargo xtask test` installs them.
+//! What others wrote, in Python: the real clients, unmodified, against a server in this process, and onnx's checker on exported
+//! graphs. `cargo xtask test` installs them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -116,4 +117,15 @@ async fn the_example_in_rust() {
     let example = tests.parent().unwrap().with_file_name("examples").join("classify");
     assert!(example.exists(), "{} is missing: `cargo build --example classify` makes it", example.display());
     run_example(example, Vec::new()).await;
+}
+
+/// Exports every architecture, one after the other, into a temporary folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn onnxs_checker_passes_every_exported_graph() {
+    let script = root().join("tests/reference/check_onnx.py").display().to_string();
+    let said = run(python(), vec![script, env!("CARGO_BIN_EXE_convoy").to_owned()]).await;
+    for architecture in convoy::zoo::ARCHITECTURES {
+        let checked = said.lines().any(|line| line.split(' ').next() == Some(architecture.name));
+        assert!(checked, "{} was not checked:\n{said}", architecture.name);
+    }
 }
