@@ -59,12 +59,25 @@ pub fn classify(row: &[f32], scores: Scores, k: usize) -> Result<Vec<(usize, f32
 ///
 /// # Errors
 /// As [`classify`].
-fn probabilities(row: &[f32], scores: Scores) -> Result<Vec<f64>> {
+pub fn probabilities(row: &[f32], scores: Scores) -> Result<Vec<f64>> {
     let mut probabilities = vec![0.0; row.len()];
     for (index, probability) in classify(row, scores, row.len())? {
         probabilities[index] = f64::from(probability);
     }
     Ok(probabilities)
+}
+
+/// The logits of one output row (`[classes]`), which are the logarithms where it holds probabilities.
+///
+/// # Errors
+/// As [`classify`].
+pub fn logits(row: &[f32], scores: Scores) -> Result<Vec<f64>> {
+    classify(row, scores, 1)?;
+    let logit = |&score: &f32| match scores {
+        Scores::Logits => f64::from(score),
+        Scores::Probabilities => f64::from(score).ln(),
+    };
+    Ok(row.iter().map(logit).collect())
 }
 
 /// Averages the probabilities of several output rows (`[classes]` each), and puts the average back into the form of `scores`:
@@ -73,7 +86,7 @@ fn probabilities(row: &[f32], scores: Scores) -> Result<Vec<f64>> {
 /// # Errors
 /// As [`classify`].
 pub fn average<'r>(rows: impl Iterator<Item = &'r [f32]>, scores: Scores) -> Result<Vec<f32>> {
-    let rows = rows.map(|row| probabilities(row, scores)).collect::<Result<Vec<_>>>()?;
+    let rows = rows.map(|row| Ok((1.0, probabilities(row, scores)?))).collect::<Result<Vec<_>>>()?;
     let mut averaged = mean(rows.into_iter());
     if scores == Scores::Logits {
         for probability in &mut averaged {
@@ -83,18 +96,18 @@ pub fn average<'r>(rows: impl Iterator<Item = &'r [f32]>, scores: Scores) -> Res
     Ok(averaged)
 }
 
-/// The mean of several rows of one length, number by number; empty without rows.
-pub fn mean(rows: impl Iterator<Item = Vec<f64>>) -> Vec<f32> {
-    let mut count = 0.0;
+/// The mean of several rows of one length, number by number, by their weights; empty without rows.
+pub fn mean(rows: impl Iterator<Item = (f64, Vec<f64>)>) -> Vec<f32> {
+    let mut weights = 0.0;
     let mut sums: Vec<f64> = Vec::new();
-    for row in rows {
-        count += 1.0;
+    for (weight, row) in rows {
+        weights += weight;
         sums.resize(row.len(), 0.0);
         for (sum, value) in sums.iter_mut().zip(row) {
-            *sum += value;
+            *sum += weight * value;
         }
     }
-    sums.into_iter().map(|sum| (sum / count) as f32).collect()
+    sums.into_iter().map(|sum| (sum / weights) as f32).collect()
 }
 
 fn descending(a: f32, b: f32) -> Ordering {

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::Limits;
 use super::request::Admission;
 use crate::error::{Error, Result};
-use crate::preprocess::PictureLimits;
+use crate::preprocess::{PictureLimits, Preprocessor};
 use crate::tensor::Tensor;
 
 /// The bounded place where pictures are decoded.
@@ -30,7 +30,12 @@ impl Pictures {
     /// Makes a picture the model's input, a row for each crop, and says how long that took.
     ///
     /// A picture that nobody waits for any more, or whose deadline has passed, is not decoded.
-    pub(super) async fn prepare(&self, admission: &Admission, picture: Bytes) -> Result<(Tensor, Duration)> {
+    pub(super) async fn prepare(
+        &self,
+        admission: &Admission,
+        preprocessor: &Arc<Preprocessor>,
+        picture: Bytes,
+    ) -> Result<(Tensor, Duration)> {
         let thread = Arc::clone(&self.threads)
             .acquire_owned()
             .await
@@ -39,9 +44,9 @@ impl Pictures {
         if admission.context().deadline(model).is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(Error::deadline_exceeded("the request's deadline passed before its picture was decoded"));
         }
-        let preprocessor = Arc::clone(model.preprocessor());
+        let preprocessor = Arc::clone(preprocessor);
         let limits = self.limits.clone();
-        let decode_seconds = model.scheduler().metrics().decode_seconds.clone();
+        let decode_seconds = model.metrics().decode_seconds.clone();
         let decoding = tokio::task::spawn_blocking(move || {
             let _thread = thread;
             let started = Instant::now();

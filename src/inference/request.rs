@@ -7,9 +7,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{deadline, outcome};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::preprocess::PictureLimits;
-use crate::repository::Model;
+use crate::repository::{GraphModel, Member, Model};
 use crate::scheduler::Permit;
 use crate::telemetry::Outcome;
 use crate::tensor::Tensor;
@@ -72,20 +72,54 @@ impl RequestContext {
     }
 }
 
-/// Proof that a request may use a model: it holds the model's version through a reload, and places in its bounded queue.
+/// Proof that a request may use a model: it holds the model's version through a reload, and places in its bounded queue, or in
+/// those of an ensemble's members.
 ///
 /// Dropping it gives the places back, and counts the request as canceled unless it has been answered.
 #[derive(Debug)]
 pub struct Admission {
     model: Arc<Model>,
     context: RequestContext,
-    permits: Vec<Permit>,
+    parts: Vec<Part>,
     answered: bool,
 }
 
+/// What a graph has to do for a request: all, or what falls to a member of an ensemble.
+#[derive(Debug)]
+pub(super) struct Part {
+    member: Member,
+    permits: Vec<Permit>,
+}
+
+impl Part {
+    /// What runs it.
+    pub(super) fn graph(&self) -> &GraphModel {
+        &self.member.graph
+    }
+
+    /// Its share of an ensemble's average.
+    pub(super) fn weight(&self) -> f64 {
+        self.member.weight
+    }
+}
+
 impl Admission {
-    pub(super) fn new(model: Arc<Model>, context: RequestContext, permit: Permit) -> Self {
-        Self { model, context, permits: vec![permit], answered: false }
+    /// Takes a place for one row in every graph that the model runs, or none.
+    pub(super) fn new(model: Arc<Model>, context: RequestContext) -> Result<Self> {
+        let deadline = context.deadline(&model);
+        let part = |member: Member| {
+            let permit =
+                member.graph.scheduler().admit(1, deadline).map_err(|error| in_member(&model, &member, error))?;
+            Ok(Part { member, permits: vec![permit] })
+        };
+        let parts = model.members().into_iter().map(part).collect::<Result<_>>();
+        match parts {
+            Ok(parts) => Ok(Self { model, context, parts, answered: false }),
+            Err(error) => {
+                model.record_request(context.protocol, Outcome::Rejected, context.received.elapsed());
+                Err(error)
+            }
+        }
     }
 
     /// The model admitted to.
@@ -104,22 +138,28 @@ impl Admission {
     }
 
     /// Counts the request as failed with `error`: for what a handler finds wrong before it calls the facade.
-    pub fn reject(mut self, error: &crate::error::Error) {
+    pub fn reject(mut self, error: &Error) {
         self.count(outcome(error.kind()));
     }
 
-    pub(super) fn rows(&self) -> usize {
-        self.permits.iter().map(Permit::rows).sum()
+    /// What there is to run: one part, unless the model is an ensemble.
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
-    /// Takes more places, for `rows` in all, and refuses the request if its deadline, which may not have been known before
-    /// its body was parsed, cannot be met.
-    pub(super) fn extend_to(&mut self, rows: usize) -> Result<()> {
-        let scheduler = self.model.scheduler();
-        scheduler.check_deadline(self.rows(), self.context.deadline(&self.model))?;
-        let missing = rows.saturating_sub(self.rows());
-        if missing > 0 {
-            self.permits.push(scheduler.admit(missing, None)?);
+    /// Takes more places in each graph, for as many rows in all as `rows` says, and refuses the request if its deadline, which may
+    /// not have been known before its body was parsed, cannot be met.
+    pub(super) fn extend_to(&mut self, rows: impl Fn(&GraphModel) -> usize) -> Result<()> {
+        let deadline = self.context.deadline(&self.model);
+        for Part { member, permits } in &mut self.parts {
+            let scheduler = member.graph.scheduler();
+            let held = permits.iter().map(Permit::rows).sum();
+            let missing = rows(&member.graph).saturating_sub(held);
+            let more = scheduler.check_deadline(held, deadline).and_then(|()| match missing {
+                0 => Ok(None),
+                missing => scheduler.admit(missing, None).map(Some),
+            });
+            permits.extend(more.map_err(|error| in_member(&self.model, member, error))?);
         }
         Ok(())
     }
@@ -131,7 +171,16 @@ impl Admission {
     fn count(&mut self, outcome: Outcome) {
         self.answered = true;
         let took = self.context.received.elapsed();
-        self.model.scheduler().record_request(self.context.protocol, outcome, took);
+        self.model.record_request(self.context.protocol, outcome, took);
+    }
+}
+
+/// Says which member of an ensemble an error is about.
+fn in_member(model: &Model, member: &Member, error: Error) -> Error {
+    if model.is_ensemble() {
+        error.map_message(|message| format!("the member {}: {message}", member.name))
+    } else {
+        error
     }
 }
 

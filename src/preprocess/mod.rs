@@ -62,6 +62,14 @@ pub struct Frame {
     pub height: f32,
 }
 
+/// Two are equal when they make the same tensor of any picture.
+impl PartialEq for Preprocessor {
+    fn eq(&self, other: &Self) -> bool {
+        // The table follows from the plan and the element type.
+        self.plan == other.plan && std::mem::discriminant(&self.table) == std::mem::discriminant(&other.table)
+    }
+}
+
 impl Preprocessor {
     /// Checks `recipe` against a model's input: its shape without the batch dimension, `[3, H, W]`, `[H, W, 3]` or with 1
     /// channel, -1 where it is open, and its element type.

@@ -50,7 +50,7 @@ impl Crops {
 }
 
 /// A recipe resolved against a graph's input: every default filled in, every value checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plan {
     pub(super) target: Target,
     /// Whether a resized picture of another size than `height`×`width` is cropped and padded to it.

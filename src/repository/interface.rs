@@ -8,13 +8,36 @@ use crate::tensor::{DataType, TensorSpec, element_count};
 /// the other models need.
 const MAX_BATCH_BYTES: usize = 1 << 30;
 
+/// What goes into a model and what comes out.
+#[derive(Debug)]
+pub struct Interface {
+    /// The input, batch dimension included (`-1` where it is dynamic).
+    pub input: TensorSpec,
+    /// The outputs, batch dimension included, in the graph's order.
+    pub outputs: Vec<TensorSpec>,
+    /// The output that holds the class scores.
+    pub class_output: ClassOutput,
+    /// The side branches: the other outputs with as many classes, in the graph's order.
+    pub branches: Vec<ClassOutput>,
+    /// The number of classes, where the graph says it.
+    pub class_count: Option<usize>,
+}
+
 /// An output that holds class scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClassOutput {
-    /// Which of [`Model::outputs`](super::Model::outputs) it is.
+    /// Which of [`Interface::outputs`] it is.
     pub index: usize,
     /// What it holds.
     pub scores: Scores,
+}
+
+impl Interface {
+    /// What output number `index` holds, where it holds class scores.
+    pub fn class_scores(&self, index: usize) -> Option<Scores> {
+        let mut outputs = std::iter::once(&self.class_output).chain(&self.branches);
+        outputs.find(|output| output.index == index).map(|output| output.scores)
+    }
 }
 
 /// Checks that the input can be a picture's, and returns its batch dimension where that is fixed.

@@ -4,7 +4,9 @@
 
 pub mod config;
 mod description;
+mod ensemble;
 mod facts;
+mod graph_model;
 mod interface;
 mod labels;
 pub mod layout;
@@ -19,9 +21,12 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use self::config::ModelConfig;
-pub use self::description::{BACKEND, Description, PLATFORM, TensorDescription};
-pub use self::interface::ClassOutput;
-pub use self::model::Model;
+pub use self::description::{Description, TensorDescription};
+use self::ensemble::Definition;
+pub use self::ensemble::{Ensemble, Member};
+pub use self::graph_model::GraphModel;
+pub use self::interface::{ClassOutput, Interface};
+pub use self::model::{Kind, Model};
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
@@ -86,6 +91,8 @@ struct Entry {
 enum Version {
     Loading,
     Ready(Arc<Model>),
+    /// As ready as its members are.
+    Ensemble(Arc<Definition>),
     Unavailable(String),
 }
 
@@ -121,10 +128,43 @@ impl Repository {
             return Err(Error::not_found(format!("there is no model {name} in {}", self.root.display())));
         };
         self.load(name, folder);
+        for member in self.members(name) {
+            if let Some((name, folder)) = models.iter().find(|(found, _)| *found == member) {
+                self.load(name, folder);
+            }
+        }
         self.get(name, None).map(drop)
     }
 
+    /// The members that an ensemble names; none for another model.
+    fn members(&self, name: &str) -> Vec<String> {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        let versions = models.get(name).into_iter().flat_map(|entry| entry.versions.values());
+        let members = versions.filter_map(|version| match version {
+            Version::Ensemble(definition) => Some(definition.members().map(str::to_owned)),
+            _ => None,
+        });
+        members.flatten().collect()
+    }
+
     fn load(&self, name: &str, folder: &Path) {
+        match Definition::read(&self.metrics, folder, name) {
+            Ok(None) => self.load_graph(name, folder),
+            Ok(Some(definition)) => {
+                let version = definition.version();
+                let members = definition.members().collect::<Vec<_>>().join(", ");
+                info!(model = name, version, members, "ensemble defined");
+                self.set(name, version, Version::Ensemble(Arc::new(definition)));
+            }
+            Err(failure) => {
+                let reason = failure.chain();
+                error!(model = name, reason, "model unavailable");
+                self.change(name, |entry| entry.failure = Some(reason));
+            }
+        }
+    }
+
+    fn load_graph(&self, name: &str, folder: &Path) {
         let prepared = ModelConfig::read(folder).and_then(|config| {
             let versions = config.versions.select(&layout::versions(folder)?);
             if versions.is_empty() {
@@ -176,25 +216,10 @@ impl Repository {
     /// `NotFound` for an unknown name or version, `Unavailable` with the reason where it is known but not ready.
     pub fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Model>> {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        let entry = models.get(name).ok_or_else(|| Error::not_found(format!("there is no model called {name}")))?;
-        let found = match version {
-            Some(version) => entry.versions.get(&version),
-            None => {
-                let ready = entry.versions.values().rfind(|version| matches!(version, Version::Ready(_)));
-                ready.or_else(|| entry.versions.values().next_back())
-            }
-        };
-        match (found, version, &entry.failure) {
-            (Some(Version::Ready(model)), ..) => Ok(Arc::clone(model)),
-            (Some(Version::Unavailable(reason)), ..) | (None, _, Some(reason)) => {
-                Err(Error::unavailable(format!("the model {name} is unavailable: {reason}")))
-            }
-            (None, Some(version), None) => {
-                Err(Error::not_found(format!("the model {name} has no version {version} that is loaded")))
-            }
-            (Some(Version::Loading), ..) | (None, None, None) => {
-                Err(Error::unavailable(format!("the model {name} is loading")))
-            }
+        match find(&models, name, version)? {
+            Version::Ensemble(definition) => assemble(&models, definition)
+                .map_err(|error| error.map_message(|reason| format!("the model {name} is unavailable: {reason}"))),
+            found => found.model(name),
         }
     }
 
@@ -205,6 +230,7 @@ impl Repository {
         versions
             .filter_map(|version| match version {
                 Version::Ready(model) => Some(Arc::clone(model)),
+                Version::Ensemble(definition) => assemble(&models, definition).ok(),
                 _ => None,
             })
             .collect()
@@ -223,8 +249,8 @@ impl Repository {
                 index.push(IndexEntry { name: name.clone(), version: None, state, reason });
             }
             for (&number, version) in &entry.versions {
-                let (state, reason) = version.state();
-                index.push(IndexEntry { name: name.clone(), version: Some(number), state, reason: reason.to_owned() });
+                let (state, reason) = version.state(&models);
+                index.push(IndexEntry { name: name.clone(), version: Some(number), state, reason });
             }
         }
         index
@@ -238,12 +264,13 @@ impl Repository {
     /// Has every model finish what is queued and end its instances. Blocks.
     pub fn close(&self) {
         for model in self.ready() {
-            model.scheduler().close();
+            if let Kind::Graph(graph) = model.kind() {
+                graph.scheduler().close();
+            }
         }
     }
 
     fn set(&self, name: &str, number: u64, version: Version) {
-        self.metrics.set_state(name, number, version.state().0.as_str(), ModelState::ALL);
         self.change(name, |entry| {
             entry.failure = None;
             entry.versions.insert(number, version);
@@ -253,17 +280,71 @@ impl Repository {
     fn change(&self, name: &str, change: impl FnOnce(&mut Entry)) {
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
         change(models.entry(name.to_owned()).or_default());
+        self.show_states(&models, name);
         drop(models);
         self.changes.send_replace(());
     }
+
+    /// Shows the states of the model called `name` in the metrics, and of every ensemble, which may follow.
+    fn show_states(&self, models: &BTreeMap<String, Entry>, name: &str) {
+        for (other, entry) in models {
+            for (&number, version) in &entry.versions {
+                if other == name || matches!(version, Version::Ensemble(_)) {
+                    let (state, _) = version.state(models);
+                    self.metrics.set_state(other, number, state.as_str(), ModelState::ALL);
+                }
+            }
+        }
+    }
+}
+
+/// The version of the model called `name` that is meant: the highest that is ready where none is named.
+fn find<'m>(models: &'m BTreeMap<String, Entry>, name: &str, version: Option<u64>) -> Result<&'m Version> {
+    let entry = models.get(name).ok_or_else(|| Error::not_found(format!("there is no model called {name}")))?;
+    let found = match version {
+        Some(version) => entry.versions.get(&version),
+        None => {
+            let is_usable = |version: &&Version| matches!(version, Version::Ready(_) | Version::Ensemble(_));
+            entry.versions.values().rfind(is_usable).or_else(|| entry.versions.values().next_back())
+        }
+    };
+    match (found, version, &entry.failure) {
+        (Some(found), ..) => Ok(found),
+        (None, _, Some(reason)) => Err(Error::unavailable(format!("the model {name} is unavailable: {reason}"))),
+        (None, Some(version), None) => {
+            Err(Error::not_found(format!("the model {name} has no version {version} that is loaded")))
+        }
+        (None, None, None) => Err(Error::unavailable(format!("the model {name} is loading"))),
+    }
+}
+
+/// Puts an ensemble together out of its members as they are now.
+fn assemble(models: &BTreeMap<String, Entry>, definition: &Definition) -> Result<Arc<Model>> {
+    definition.assemble(|member, version| find(models, member, version)?.model(member)).map(Arc::new)
 }
 
 impl Version {
-    fn state(&self) -> (ModelState, &str) {
+    /// The model called `name`, of which this is a version, where it has a graph.
+    fn model(&self, name: &str) -> Result<Arc<Model>> {
         match self {
-            Self::Loading => (ModelState::Loading, ""),
-            Self::Ready(_) => (ModelState::Ready, ""),
-            Self::Unavailable(reason) => (ModelState::Unavailable, reason),
+            Self::Ready(model) => Ok(Arc::clone(model)),
+            Self::Ensemble(_) => {
+                Err(Error::unavailable(format!("{name} is an ensemble itself, which cannot be a member")))
+            }
+            Self::Unavailable(reason) => Err(Error::unavailable(format!("the model {name} is unavailable: {reason}"))),
+            Self::Loading => Err(Error::unavailable(format!("the model {name} is loading"))),
+        }
+    }
+
+    fn state(&self, models: &BTreeMap<String, Entry>) -> (ModelState, String) {
+        match self {
+            Self::Loading => (ModelState::Loading, String::new()),
+            Self::Ready(_) => (ModelState::Ready, String::new()),
+            Self::Ensemble(definition) => match assemble(models, definition) {
+                Ok(_) => (ModelState::Ready, String::new()),
+                Err(error) => (ModelState::Unavailable, error.chain()),
+            },
+            Self::Unavailable(reason) => (ModelState::Unavailable, reason.clone()),
         }
     }
 }

@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::config::ModelConfig;
-use super::interface::ClassOutput;
+use super::ensemble::{Ensemble, Member};
+use super::graph_model::GraphModel;
+use super::interface::{ClassOutput, Interface};
 use super::layout::{CONFIG_FILE, MODEL_FILE};
 use super::{facts, interface, labels};
 use crate::engine::{Graph, GraphOptions, Provider, Runtime, Session};
 use crate::error::{Error, Result};
-use crate::postprocess::Scores;
 use crate::preprocess::Preprocessor;
 use crate::scheduler::batcher::Policy;
 use crate::scheduler::statistics::Statistics;
 use crate::scheduler::{Backend, Scheduler, SchedulerOptions};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ModelMetrics, Outcome};
 use crate::tensor::{Tensor, TensorSpec, element_count};
-use crate::zoo::describe::Description;
 
 /// The largest batch on the CPU where neither the graph nor the configuration says one. Larger ones save a CPU nothing more,
 /// and cost memory and the latency of whoever waits for the rest of the batch (docs/benchmarks.md).
@@ -32,19 +32,21 @@ const INSTANCES_PER_GPU: usize = 2;
 
 /// One version of one model, ready to run. Whoever holds it keeps that version alive through a reload.
 pub struct Model {
-    name: String,
-    version: u64,
-    config: ModelConfig,
-    input: TensorSpec,
-    outputs: Vec<TensorSpec>,
-    class_output: ClassOutput,
-    branches: Vec<ClassOutput>,
-    class_count: Option<usize>,
-    labels: Vec<Arc<str>>,
-    provider: &'static str,
-    description: Description,
-    preprocessor: Arc<Preprocessor>,
-    scheduler: Scheduler,
+    pub(super) name: String,
+    pub(super) version: u64,
+    pub(super) config: ModelConfig,
+    pub(super) labels: Vec<Arc<str>>,
+    pub(super) interface: Arc<Interface>,
+    pub(super) kind: Kind,
+}
+
+/// What answers a model's requests.
+#[derive(Debug)]
+pub enum Kind {
+    /// A graph of its own.
+    Graph(Arc<GraphModel>),
+    /// Other models of the repository.
+    Ensemble(Ensemble),
 }
 
 impl fmt::Debug for Model {
@@ -143,20 +145,21 @@ impl Model {
             load_ms = started.elapsed().as_millis() as u64,
             "model loaded"
         );
-        Ok(Self {
-            name: name.to_owned(),
-            version,
-            config: config.clone(),
-            input,
-            outputs,
-            class_output,
-            branches,
-            class_count,
-            labels,
+        let interface = Arc::new(Interface { input, outputs, class_output, branches, class_count });
+        let graph_model = GraphModel {
+            interface: Arc::clone(&interface),
             provider,
             description: facts.description,
             preprocessor: Arc::new(preprocessor),
             scheduler,
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            version,
+            config: config.clone(),
+            labels,
+            interface,
+            kind: Kind::Graph(Arc::new(graph_model)),
         })
     }
 
@@ -175,35 +178,34 @@ impl Model {
         &self.config
     }
 
-    /// The graph's input, batch dimension included (`-1` where it is dynamic).
-    pub fn input(&self) -> &TensorSpec {
-        &self.input
+    /// What goes in and comes out.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
     }
 
-    /// The graph's outputs, batch dimension included, in the graph's order.
+    /// The input, batch dimension included (`-1` where it is dynamic).
+    pub fn input(&self) -> &TensorSpec {
+        &self.interface.input
+    }
+
+    /// The outputs, batch dimension included, in the graph's order.
     pub fn outputs(&self) -> &[TensorSpec] {
-        &self.outputs
+        &self.interface.outputs
     }
 
     /// The output that holds the class scores.
     pub fn class_output(&self) -> ClassOutput {
-        self.class_output
+        self.interface.class_output
     }
 
     /// The side branches: the other outputs with as many classes as [`Model::class_output`], in the graph's order.
     pub fn branches(&self) -> &[ClassOutput] {
-        &self.branches
-    }
-
-    /// What output number `index` holds, where it holds class scores.
-    pub fn class_scores(&self, index: usize) -> Option<Scores> {
-        let mut outputs = std::iter::once(&self.class_output).chain(&self.branches);
-        outputs.find(|output| output.index == index).map(|output| output.scores)
+        &self.interface.branches
     }
 
     /// The number of classes, where the graph says it.
     pub fn class_count(&self) -> Option<usize> {
-        self.class_count
+        self.interface.class_count
     }
 
     /// The class labels, in order; empty without a labels file.
@@ -211,44 +213,54 @@ impl Model {
         &self.labels
     }
 
-    /// The execution provider that really runs it: `"cpu"`, `"cuda"` or `"tensorrt"`.
-    pub fn provider(&self) -> &'static str {
-        self.provider
+    /// What answers its requests.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
     }
 
-    /// What its layers cost.
-    pub fn description(&self) -> &Description {
-        &self.description
+    /// The graph, where it has one of its own.
+    pub fn graph(&self) -> Option<&Arc<GraphModel>> {
+        match &self.kind {
+            Kind::Graph(graph) => Some(graph),
+            Kind::Ensemble(_) => None,
+        }
     }
 
-    /// What makes input rows of pictures.
-    pub fn preprocessor(&self) -> &Arc<Preprocessor> {
-        &self.preprocessor
+    /// Whether other models answer for it.
+    pub fn is_ensemble(&self) -> bool {
+        matches!(self.kind, Kind::Ensemble(_))
     }
 
-    /// Height and width of the network's input.
-    pub fn input_size(&self) -> (usize, usize) {
-        self.preprocessor.input_size()
+    /// What runs a request: an ensemble's members, else the model alone.
+    pub fn members(&self) -> Vec<Member> {
+        match &self.kind {
+            Kind::Graph(graph) => vec![Member { name: self.name.clone(), graph: Arc::clone(graph), weight: 1.0 }],
+            Kind::Ensemble(ensemble) => ensemble.members().to_vec(),
+        }
     }
 
-    /// The most rows in a batch.
-    pub fn max_batch_size(&self) -> usize {
-        self.scheduler.options().policy.max_batch_size
+    /// Counts a request that ended after `took`, in the statistics and the metrics alike.
+    pub fn record_request(&self, protocol: &str, outcome: Outcome, took: Duration) {
+        match &self.kind {
+            Kind::Graph(graph) => graph.scheduler.record_request(protocol, outcome, took),
+            Kind::Ensemble(ensemble) => ensemble.requests().record(protocol, outcome, took),
+        }
     }
 
-    /// Whether the graph fixes its batch dimension.
-    pub fn has_fixed_batch(&self) -> bool {
-        self.scheduler.options().fixed_batch.is_some()
-    }
-
-    /// The queue and the instances.
-    pub fn scheduler(&self) -> &Scheduler {
-        &self.scheduler
-    }
-
-    /// A snapshot of its counters.
+    /// A snapshot of its counters. An ensemble counts requests alone: its members count the runs.
     pub fn statistics(&self) -> Statistics {
-        self.scheduler.statistics()
+        match &self.kind {
+            Kind::Graph(graph) => graph.scheduler.statistics(),
+            Kind::Ensemble(ensemble) => ensemble.requests().statistics(),
+        }
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &ModelMetrics {
+        match &self.kind {
+            Kind::Graph(graph) => graph.scheduler.metrics(),
+            Kind::Ensemble(ensemble) => ensemble.requests().metrics(),
+        }
     }
 }
 

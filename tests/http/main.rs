@@ -12,6 +12,7 @@ mod server;
 mod architecture;
 mod classify;
 mod connections;
+mod ensemble;
 mod errors;
 mod predict;
 mod shutdown;
