@@ -68,8 +68,7 @@ impl Inference {
         if let Some(name) = &self.inner.default_model {
             return self.model(name, None);
         }
-        let mut names: Vec<_> = self.index(false).into_iter().map(|entry| entry.name).collect();
-        names.dedup();
+        let names = self.inner.repository.names();
         match names.as_slice() {
             [name] => self.model(name, None),
             [] => Err(Error::not_found("there is no model")),

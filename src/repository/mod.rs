@@ -3,52 +3,37 @@
 //! It knows folders, configurations and lifecycles; it does not know requests.
 
 pub mod config;
+mod control;
 mod description;
 mod facts;
+mod fingerprint;
+mod golden;
 mod labels;
 pub mod layout;
+mod lifecycle;
+mod loader;
 mod model;
+mod overrides;
+mod state;
+mod watcher;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tokio::sync::watch;
-use tracing::{error, info};
+use tokio::sync::{Semaphore, watch};
 
-use self::config::ModelConfig;
+pub use self::control::{ModelControlConfig, ModelControlMode};
 pub use self::description::{BACKEND, Description, PLATFORM, TensorDescription};
+use self::lifecycle::Lines;
+use self::loader::{Action, Outcome, Serving};
 pub use self::model::Model;
+pub use self::overrides::Overrides;
+pub use self::state::ModelState;
+use self::state::{Entry, Found};
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
-
-/// Where a model version is in its life, as the repository index spells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each name says what it is")]
-pub enum ModelState {
-    Unknown,
-    Ready,
-    Unavailable,
-    Loading,
-    Unloading,
-}
-
-impl ModelState {
-    const ALL: &[&str] = &["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING"];
-
-    /// The index's spelling, `"READY"` for instance.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "UNKNOWN",
-            Self::Ready => "READY",
-            Self::Unavailable => "UNAVAILABLE",
-            Self::Loading => "LOADING",
-            Self::Unloading => "UNLOADING",
-        }
-    }
-}
 
 /// One row of the repository index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +44,7 @@ pub struct IndexEntry {
     pub version: Option<u64>,
     /// Its state.
     pub state: ModelState,
-    /// Why it is not ready; empty when it is.
+    /// Why it is not ready, or why what is ready is not what the last load was to bring; else empty.
     pub reason: String,
 }
 
@@ -67,44 +52,43 @@ pub struct IndexEntry {
 #[derive(Debug)]
 pub struct Repository {
     root: PathBuf,
+    control: ModelControlConfig,
     runtime: Runtime,
     metrics: Metrics,
-    models: RwLock<BTreeMap<String, Entry>>,
+    models: RwLock<BTreeMap<String, Entry<Serving>>>,
+    lines: Mutex<Lines>,
+    /// Places for loads that go on at the same time.
+    loads: Semaphore,
     changes: watch::Sender<()>,
-}
-
-/// A model: what is known of its versions, or why nothing is.
-#[derive(Debug, Default)]
-struct Entry {
-    failure: Option<String>,
-    versions: BTreeMap<u64, Version>,
-}
-
-#[derive(Debug)]
-enum Version {
-    Loading,
-    Ready(Arc<Model>),
-    Unavailable(String),
+    closed: watch::Sender<bool>,
 }
 
 impl Repository {
-    /// A repository in which nothing is loaded yet.
-    pub fn new(root: impl Into<PathBuf>, runtime: Runtime, metrics: Metrics) -> Self {
-        Self { root: root.into(), runtime, metrics, models: RwLock::default(), changes: watch::Sender::default() }
+    /// A repository in which nothing is loaded yet. `control` says what [`Repository::start`] loads, and who decides
+    /// afterwards.
+    pub fn new(root: impl Into<PathBuf>, control: ModelControlConfig, runtime: Runtime, metrics: Metrics) -> Self {
+        Self {
+            root: root.into(),
+            control,
+            runtime,
+            metrics,
+            models: RwLock::default(),
+            lines: Mutex::default(),
+            loads: Semaphore::new(lifecycle::PARALLEL_LOADS),
+            changes: watch::Sender::default(),
+            closed: watch::Sender::new(false),
+        }
     }
 
-    /// Loads every model under the root, one after the other. A model that cannot be loaded is unavailable, with a reason;
-    /// the others are not touched by that. Blocks.
+    /// Loads every model under the root, one after the other, and follows nothing. A model that cannot be loaded is
+    /// unavailable, with a reason; the others are not touched by that. Blocks.
     ///
     /// # Errors
     /// `NotFound` when the root itself cannot be read.
     pub fn load_all(&self) -> Result<()> {
-        let models = layout::models(&self.root)?;
-        for (name, _) in &models {
-            self.change(name, |entry| *entry = Entry::default());
-        }
-        for (name, folder) in &models {
-            self.load(name, folder);
+        for (name, _) in layout::models(&self.root)? {
+            // The reason is in the log and in the index.
+            drop(self.load_one(&name));
         }
         Ok(())
     }
@@ -112,60 +96,13 @@ impl Repository {
     /// Loads one model by name. Blocks.
     ///
     /// # Errors
-    /// `NotFound` when there is no such folder; else why its newest version is unavailable.
+    /// `NotFound` when there is no such folder; else why it cannot be loaded.
     pub fn load_one(&self, name: &str) -> Result<()> {
-        let models = layout::models(&self.root)?;
-        let Some((name, folder)) = models.iter().find(|(found, _)| found == name) else {
-            return Err(Error::not_found(format!("there is no model {name} in {}", self.root.display())));
-        };
-        self.load(name, folder);
-        self.get(name, None).map(drop)
-    }
-
-    fn load(&self, name: &str, folder: &Path) {
-        let prepared = ModelConfig::read(folder).and_then(|config| {
-            let versions = config.versions.select(&layout::versions(folder)?);
-            if versions.is_empty() {
-                return Err(Error::not_found(format!(
-                    "{}: there is no version folder (a number, as 1)",
-                    folder.display()
-                )));
-            }
-            Ok((config, versions))
-        });
-        let (config, versions) = match prepared {
-            Ok(prepared) => prepared,
-            Err(failure) => {
-                let reason = failure.chain();
-                error!(model = name, reason, "model unavailable");
-                self.change(name, |entry| entry.failure = Some(reason));
-                return;
-            }
-        };
-        if !folder.join(layout::CONFIG_FILE).exists() {
-            info!(model = name, "there is no config.toml: torchvision's ImageNet preprocessing is assumed");
+        let Outcome { result, retired } = self.perform(name, &Action::Load(Overrides::default()));
+        for serving in retired {
+            serving.model.scheduler().close();
         }
-        for &version in &versions {
-            self.set(name, version, Version::Loading);
-        }
-        for &version in &versions {
-            // Whatever is wrong with a model must not keep the others from being served.
-            let loaded = catch_unwind(AssertUnwindSafe(|| {
-                Model::load(&self.runtime, &self.metrics, folder, name, version, &config)
-            }))
-            .unwrap_or_else(|_| {
-                Err(Error::internal(format!("{}: loading version {version} failed", folder.display())))
-            });
-            let state = loaded.map(Arc::new).map_or_else(
-                |failure| {
-                    let reason = failure.chain();
-                    error!(model = name, version, reason, "model unavailable");
-                    Version::Unavailable(reason)
-                },
-                Version::Ready,
-            );
-            self.set(name, version, state);
-        }
+        result
     }
 
     /// The model called `name`, in `version` or, without one, the highest that is ready.
@@ -174,56 +111,57 @@ impl Repository {
     /// `NotFound` for an unknown name or version, `Unavailable` with the reason where it is known but not ready.
     pub fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Model>> {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        let entry = models.get(name).ok_or_else(|| Error::not_found(format!("there is no model called {name}")))?;
-        let found = match version {
-            Some(version) => entry.versions.get(&version),
-            None => {
-                let ready = entry.versions.values().rfind(|version| matches!(version, Version::Ready(_)));
-                ready.or_else(|| entry.versions.values().next_back())
-            }
-        };
-        match (found, version, &entry.failure) {
-            (Some(Version::Ready(model)), ..) => Ok(Arc::clone(model)),
-            (Some(Version::Unavailable(reason)), ..) | (None, _, Some(reason)) => {
+        let unknown = || Error::not_found(format!("there is no model called {name}"));
+        match (models.get(name).ok_or_else(unknown)?.find(version), version) {
+            (Found::Serving(serving), _) => Ok(Arc::clone(&serving.model)),
+            (Found::Loading, _) => Err(Error::unavailable(format!("the model {name} is loading"))),
+            (Found::Unloading, _) => Err(Error::unavailable(format!("the model {name} is being unloaded"))),
+            (Found::Unavailable(reason), _) => {
                 Err(Error::unavailable(format!("the model {name} is unavailable: {reason}")))
             }
-            (None, Some(version), None) => {
+            (Found::Nothing, Some(version)) => {
                 Err(Error::not_found(format!("the model {name} has no version {version} that is loaded")))
             }
-            (Some(Version::Loading), ..) | (None, None, None) => {
-                Err(Error::unavailable(format!("the model {name} is loading")))
-            }
+            (Found::Nothing, None) => Err(unknown()),
         }
     }
 
     /// Every version that is ready, by name and version.
     pub fn ready(&self) -> Vec<Arc<Model>> {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        let versions = models.values().flat_map(|entry| entry.versions.values());
-        versions
-            .filter_map(|version| match version {
-                Version::Ready(model) => Some(Arc::clone(model)),
-                _ => None,
-            })
-            .collect()
+        models.values().flat_map(Entry::serving).map(|(_, serving)| Arc::clone(&serving.model)).collect()
+    }
+
+    /// The names of the models that are to be served, whether they are ready or not: without those that were unloaded.
+    pub fn names(&self) -> Vec<String> {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        models.iter().filter(|(_, entry)| !entry.is_unloaded()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Every model and version that is known, with its state.
     pub fn index(&self) -> Vec<IndexEntry> {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        let mut index = Vec::new();
-        for (name, entry) in &*models {
-            if entry.versions.is_empty() {
-                let (state, reason) = match &entry.failure {
-                    Some(reason) => (ModelState::Unavailable, reason.clone()),
-                    None => (ModelState::Loading, String::new()),
-                };
-                index.push(IndexEntry { name: name.clone(), version: None, state, reason });
-            }
-            for (&number, version) in &entry.versions {
-                let (state, reason) = version.state();
-                index.push(IndexEntry { name: name.clone(), version: Some(number), state, reason: reason.to_owned() });
-            }
+        let rows = models.iter().flat_map(|(name, entry)| entry.rows().into_iter().map(move |row| (name, row)));
+        rows.map(|(name, (version, state, reason))| IndexEntry { name: name.clone(), version, state, reason }).collect()
+    }
+
+    /// As [`Repository::index`], and where clients decide what is loaded also the models that are there to be loaded. Blocks.
+    pub fn full_index(&self) -> Vec<IndexEntry> {
+        let mut index = self.index();
+        if self.control.mode == ModelControlMode::Explicit
+            && let Ok(present) = layout::models(&self.root)
+        {
+            let unknown = present.into_iter().filter(|(name, _)| !index.iter().any(|entry| entry.name == *name));
+            let unknown: Vec<_> = unknown
+                .map(|(name, _)| IndexEntry {
+                    name,
+                    version: None,
+                    state: ModelState::Unavailable,
+                    reason: "not loaded".to_owned(),
+                })
+                .collect();
+            index.extend(unknown);
+            index.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         }
         index
     }
@@ -233,35 +171,48 @@ impl Repository {
         self.changes.subscribe()
     }
 
-    /// Has every model finish what is queued and end its instances. Blocks.
+    /// Loads nothing any more, has every model finish what is queued, and ends its instances. A load that has begun ends, and
+    /// what it has loaded serves nobody. Blocks.
     pub fn close(&self) {
+        self.closed.send_replace(true);
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).close();
         for model in self.ready() {
             model.scheduler().close();
         }
     }
 
-    fn set(&self, name: &str, number: u64, version: Version) {
-        self.metrics.set_state(name, number, version.state().0.as_str(), ModelState::ALL);
-        self.change(name, |entry| {
-            entry.failure = None;
-            entry.versions.insert(number, version);
-        });
+    fn knows(&self, name: &str) -> bool {
+        self.models.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
     }
 
-    fn change(&self, name: &str, change: impl FnOnce(&mut Entry)) {
+    /// Changes the entry of the model called `name`, and has metrics and watchers see what has become of it. An entry of
+    /// which nothing is known any more is removed.
+    fn change<T>(&self, name: &str, change: impl FnOnce(&mut Entry<Serving>) -> T) -> T {
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
-        change(models.entry(name.to_owned()).or_default());
+        let entry = models.entry(name.to_owned()).or_default();
+        let before = entry.rows();
+        let changed = change(entry);
+        let after = entry.rows();
+        // While the lock is held, so that the last change is also the last that the metrics see.
+        for &(version, state, _) in &after {
+            if let Some(version) = version {
+                self.metrics.set_state(name, version, state.as_str(), ModelState::ALL);
+            }
+        }
+        for (version, ..) in before {
+            if let Some(gone) = version.filter(|_| !after.iter().any(|(other, ..)| *other == version)) {
+                self.metrics.forget_state(name, gone, ModelState::ALL);
+            }
+        }
+        if after.is_empty() {
+            models.remove(name);
+        }
         drop(models);
         self.changes.send_replace(());
+        changed
     }
 }
 
-impl Version {
-    fn state(&self) -> (ModelState, &str) {
-        match self {
-            Self::Loading => (ModelState::Loading, ""),
-            Self::Ready(_) => (ModelState::Ready, ""),
-            Self::Unavailable(reason) => (ModelState::Unavailable, reason),
-        }
-    }
+fn shutting_down() -> Error {
+    Error::unavailable("the server is shutting down")
 }

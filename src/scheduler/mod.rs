@@ -91,6 +91,8 @@ struct Queue {
     batcher: Batcher<Entry>,
     /// Instances that wait for work.
     idle: usize,
+    /// No batch is held back any more: nothing will come that it could wait for.
+    draining: bool,
     closed: bool,
 }
 
@@ -115,7 +117,7 @@ impl Scheduler {
     ) -> Result<Self> {
         let shared = Arc::new(Shared {
             options,
-            queue: Mutex::new(Queue { batcher: Batcher::new(options.policy), idle: 0, closed: false }),
+            queue: Mutex::new(Queue { batcher: Batcher::new(options.policy), idle: 0, draining: false, closed: false }),
             wake: Condvar::new(),
             recorder: Recorder::default(),
             metrics,
@@ -238,6 +240,12 @@ impl Scheduler {
         &self.shared.metrics
     }
 
+    /// Holds no batch back any more. Work is still taken, from requests that came before; there will be none after them.
+    pub fn drain(&self) {
+        self.shared.lock().draining = true;
+        self.shared.wake.notify_all();
+    }
+
     /// Refuses new work, lets the instances finish what is queued, and waits until they have ended. Blocks.
     pub fn close(&self) {
         self.shared.close();
@@ -324,15 +332,16 @@ impl Shared {
                     }
                     break Some(batch);
                 }
-                Decision::WaitUntil(until) if !queue.closed => {
+                Decision::WaitUntil(until) if !queue.closed && !queue.draining => {
                     let wait = until.saturating_duration_since(now);
                     self.wake.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0
                 }
                 Decision::WaitUntil(until) => {
-                    // Closed: nothing will join, so waiting for more is pointless.
+                    // Nothing will join, so waiting for more is pointless.
                     match queue.batcher.next(until, idle) {
                         Decision::Run(batch) => break Some(batch),
-                        _ => break None,
+                        _ if queue.closed => break None,
+                        _ => queue,
                     }
                 }
                 Decision::Idle if queue.closed => break None,
