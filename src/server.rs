@@ -128,6 +128,7 @@ impl Server {
         tokio::time::sleep(self.shutdown.grace()).await;
 
         self.stop.send_replace(true);
+        self.repository.stop();
         let ended = async { tokio::join!(&mut self.http, &mut self.grpc) };
         if tokio::time::timeout_at(deadline, ended).await.is_err() {
             self.http.abort();

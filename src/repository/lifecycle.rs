@@ -14,7 +14,7 @@ use super::control::ModelControlMode;
 use super::loader::{Action, Serving};
 use super::overrides::Overrides;
 use super::state::Entry;
-use super::{Repository, layout, shutting_down, watcher};
+use super::{Model, Repository, layout, shutting_down, watcher};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many models are loaded at the same time. Loading is one thread's work and takes twice the model's memory while it lasts.
@@ -215,6 +215,19 @@ async fn work(repository: Arc<Repository>, name: String) {
     }
 }
 
+impl Repository {
+    /// Takes out of the metrics what ran `model`, which has ended, unless that runs what serves now.
+    fn forget(&self, model: &Model) {
+        let serving = self.get(model.name(), Some(model.version())).ok();
+        if serving.is_none() {
+            self.metrics.record_unload(model.name(), model.version());
+        }
+        if serving.is_none_or(|serving| serving.provider() != model.provider()) {
+            self.metrics.forget_provider(model.name(), model.version(), model.provider());
+        }
+    }
+}
+
 /// Waits until nobody uses what was retired, and ends it.
 async fn drain(repository: &Arc<Repository>, name: &str, retired: Vec<Serving>, is_removal: bool) {
     let started = Instant::now();
@@ -228,9 +241,9 @@ async fn drain(repository: &Arc<Repository>, name: &str, retired: Vec<Serving>, 
         while Arc::strong_count(&serving.model) > 1 {
             tokio::time::sleep(DRAIN_INTERVAL).await;
         }
-        let ended = repository.blocking(move |_| {
+        let ended = repository.blocking(move |repository| {
             serving.model.scheduler().close();
-            drop(serving);
+            repository.forget(&serving.model);
             Ok(())
         });
         if let Err(failure) = ended.await {

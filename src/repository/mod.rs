@@ -171,11 +171,16 @@ impl Repository {
         self.changes.subscribe()
     }
 
-    /// Loads nothing any more, has every model finish what is queued, and ends its instances. A load that has begun ends, and
-    /// what it has loaded serves nobody. Blocks.
-    pub fn close(&self) {
+    /// Loads and follows nothing any more. Calls that wait for a load are refused; a load that has begun ends, and what it has
+    /// loaded serves nobody.
+    pub fn stop(&self) {
         self.closed.send_replace(true);
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).close();
+    }
+
+    /// As [`Repository::stop`]; then has every model finish what is queued, and ends its instances. Blocks.
+    pub fn close(&self) {
+        self.stop();
         for model in self.ready() {
             model.scheduler().close();
         }

@@ -94,6 +94,9 @@ struct Queue {
     /// No batch is held back any more: nothing will come that it could wait for.
     draining: bool,
     closed: bool,
+    /// The depth that the metrics were told of. They are told of differences, since while a model is replaced the queues of
+    /// both share its gauges.
+    shown: usize,
 }
 
 #[derive(Debug)]
@@ -117,7 +120,13 @@ impl Scheduler {
     ) -> Result<Self> {
         let shared = Arc::new(Shared {
             options,
-            queue: Mutex::new(Queue { batcher: Batcher::new(options.policy), idle: 0, draining: false, closed: false }),
+            queue: Mutex::new(Queue {
+                batcher: Batcher::new(options.policy),
+                idle: 0,
+                draining: false,
+                closed: false,
+                shown: 0,
+            }),
             wake: Condvar::new(),
             recorder: Recorder::default(),
             metrics,
@@ -208,7 +217,7 @@ impl Scheduler {
             return Err(closed());
         }
         queue.batcher.push(ticket, Entry { rows: submission.rows, arrived, answer });
-        self.shared.show_depth(&queue);
+        self.shared.show_depth(&mut queue);
         drop(queue);
         self.shared.wake.notify_one();
         Ok(receiver)
@@ -296,9 +305,12 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn show_depth(&self, queue: &Queue) {
-        self.metrics.queue_depth.set(queue.batcher.rows() as i64);
-        self.metrics.nv_pending.set(queue.batcher.rows() as i64);
+    fn show_depth(&self, queue: &mut Queue) {
+        let depth = queue.batcher.rows();
+        let difference = depth as i64 - queue.shown as i64;
+        self.metrics.queue_depth.add(difference);
+        self.metrics.nv_pending.add(difference);
+        queue.shown = depth;
     }
 
     fn close(&self) {
@@ -314,7 +326,7 @@ impl Shared {
             let now = Instant::now();
             let removed = queue.batcher.sweep(now, |entry| entry.answer.is_closed());
             if !removed.is_empty() {
-                self.show_depth(&queue);
+                self.show_depth(&mut queue);
             }
             for (why, entry) in removed {
                 if why == Removed::Expired {
@@ -349,7 +361,7 @@ impl Shared {
             };
         };
         queue.idle -= 1;
-        self.show_depth(&queue);
+        self.show_depth(&mut queue);
         batch
     }
 

@@ -264,7 +264,18 @@ impl Metrics {
         self.loads.with_label_values(&[model, outcome.as_str()]).inc();
     }
 
-    /// Says that a model version is no longer known, and nothing runs it.
+    /// Says that `provider` no longer runs the model version.
+    pub fn forget_provider(&self, model: &str, version: u64, provider: &str) {
+        // An error says that there was none, which is as well.
+        drop(self.provider.remove_label_values(&[model, &version.to_string(), provider]));
+    }
+
+    /// Says that nothing runs the model version any more.
+    pub fn record_unload(&self, model: &str, version: u64) {
+        self.instances.with_label_values(&[model, &version.to_string()]).set(0);
+    }
+
+    /// Says that a model version is no longer known.
     pub fn forget_state(&self, model: &str, version: u64, states: &[&str]) {
         let version = version.to_string();
         for state in states {
