@@ -10,59 +10,63 @@ use crate::process::Process;
 use crate::server::{Repository, start};
 use crate::{ask, ask_at, control_at, explicit_all, load, overrides, put, saying, states, watchdog};
 
+/// What happened, and how it is done to a model's folder.
+type Fault = (&'static str, fn(&Path));
+
+const FAULTS: &[Fault] = &[
+    ("an empty graph", |folder| fs::write(folder.join("1/model.onnx"), "").unwrap()),
+    ("a truncated graph", |folder| {
+        let whole = fs::read(folder.join("1/model.onnx")).unwrap();
+        fs::write(folder.join("1/model.onnx"), &whole[..whole.len() / 2]).unwrap();
+    }),
+    ("no graph", |folder| fs::remove_file(folder.join("1/model.onnx")).unwrap()),
+    ("a graph that cannot be read", |folder| {
+        fs::remove_file(folder.join("1/model.onnx")).unwrap();
+        fs::create_dir(folder.join("1/model.onnx")).unwrap();
+    }),
+    ("a graph that links to itself", |folder| {
+        fs::remove_file(folder.join("1/model.onnx")).unwrap();
+        symlink("model.onnx", folder.join("1/model.onnx")).unwrap();
+    }),
+    ("a version that links to the model's folder", |folder| {
+        fs::remove_dir_all(folder.join("1")).unwrap();
+        symlink(".", folder.join("1")).unwrap();
+    }),
+    ("no version", |folder| fs::remove_dir_all(folder.join("1")).unwrap()),
+    ("a configuration that cannot be read", |folder| fs::create_dir(folder.join("config.toml")).unwrap()),
+    ("a configuration that is no text", |folder| fs::write(folder.join("config.toml"), [0xff; 8]).unwrap()),
+    ("labels that cannot be read", |folder| fs::create_dir(folder.join("labels.txt")).unwrap()),
+    ("a folder that is a file", |folder| {
+        fs::remove_dir_all(folder).unwrap();
+        fs::write(folder, "").unwrap();
+    }),
+    ("no folder", |folder| fs::remove_dir_all(folder).unwrap()),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_goes_bad_changes_nothing_that_serves() {
-    let repository = Repository::new().with("m", &saying(1.0), "", "").with("n", &saying(2.0), "", "");
-    let server = start(explicit_all(&repository)).await;
-    let folder = repository.path().join("m");
-    let model = folder.join("1/model.onnx");
-    let replace = |path: &Path, with: &dyn Fn(&Path)| {
-        if path.is_dir() {
-            fs::remove_dir_all(path).unwrap()
-        } else {
-            drop(fs::remove_file(path))
-        }
-        with(path);
-    };
-    let faults: &[(&str, &Path, &dyn Fn(&Path))] = &[
-        ("empty", &model, &|path| fs::write(path, "").unwrap()),
-        ("truncated", &model, &|path| {
-            let other = fs::read(repository.path().join("n/1/model.onnx")).unwrap();
-            fs::write(path, &other[..other.len() / 2]).unwrap();
-        }),
-        ("a folder in its place", &model, &|path| fs::create_dir(path).unwrap()),
-        ("a link to itself", &model, &|path| symlink("model.onnx", path).unwrap()),
-        ("a link to nowhere", &model, &|path| symlink("nowhere", path).unwrap()),
-        ("gone", &model, &|_| {}),
-        ("a version folder that links to the model's", &folder.join("1"), &|path| symlink("..", path).unwrap()),
-        ("no version folder", &folder.join("1"), &|_| {}),
-        ("a configuration that is a folder", &folder.join("config.toml"), &|path| fs::create_dir(path).unwrap()),
-        ("a configuration that is no text", &folder.join("config.toml"), &|path| fs::write(path, [0xff; 8]).unwrap()),
-        ("labels that are a folder", &folder.join("labels.txt"), &|path| fs::create_dir(path).unwrap()),
-        ("a folder that is a file", &folder, &|path| fs::write(path, "").unwrap()),
-        ("no folder", &folder, &|_| {}),
-    ];
-    for (what, path, with) in faults {
-        replace(path, with);
+    let _watchdog = watchdog();
+    for (what, fault) in FAULTS {
+        let repository = Repository::new().with("m", &saying(1.0), "", "").with("n", &saying(2.0), "", "");
+        let server = start(explicit_all(&repository)).await;
+        let folder = repository.path().join("m");
+        fault(&folder);
         let (status, error) = load(&server, "m").await;
-        assert!(status >= 400 && error.contains("m"), "{what}: {status} {error}");
+        assert!(status >= 400 && error.contains('m'), "{what}: {status} {error}");
         assert_eq!((ask(&server, "m").await, ask(&server, "n").await), (Ok(1.0), Ok(2.0)), "{what}");
-        let states = states(&server, "m").await;
-        assert!(states[0].1 == "READY" && states[0].2.contains("the last load failed"), "{what}: {states:?}");
-        // Repaired, except for what the next fault is about anyway.
-        if *path == folder.join("config.toml") || *path == folder.join("labels.txt") {
-            if path.is_dir() { fs::remove_dir(path).unwrap() } else { fs::remove_file(path).unwrap() }
-        } else if *path == folder.join("1") && folder.join("1").exists() {
-            fs::remove_file(path).unwrap();
+        let rows = states(&server, "m").await;
+        assert!(rows[0].1 == "READY" && rows[0].2.contains("the last load failed"), "{what}: {rows:?}");
+
+        if folder.is_dir() {
+            fs::remove_dir_all(&folder).unwrap();
+        } else {
+            drop(fs::remove_file(&folder));
         }
-        if folder.is_dir() && !model.exists() && path != &model.as_path() {
-            put(repository.path(), "m/1", &saying(1.0));
-        }
+        put(repository.path(), "m/1", &saying(3.0));
+        assert_eq!(load(&server, "m").await, (200, String::new()), "{what}");
+        assert_eq!(ask(&server, "m").await, Ok(3.0));
+        assert_eq!(states(&server, "m").await, [(Some("1".into()), "READY".into(), String::new())]);
     }
-    put(repository.path(), "m/1", &saying(3.0));
-    assert_eq!(load(&server, "m").await, (200, String::new()));
-    assert_eq!(ask(&server, "m").await, Ok(3.0));
-    assert_eq!(states(&server, "m").await, [(Some("1".into()), "READY".into(), String::new())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

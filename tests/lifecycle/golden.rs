@@ -32,8 +32,8 @@ async fn a_model_that_does_not_is_not_loaded() {
     ] {
         let repository = repository(golden);
         let server = start(explicit_all(&repository)).await;
-        let states = states(&server, "m").await;
-        assert!(states[0].1 == "UNAVAILABLE" && states[0].2.contains(said), "{golden}: {states:?}");
+        let rows = states(&server, "m").await;
+        assert!(rows[0].1 == "UNAVAILABLE" && rows[0].2.contains(said), "{golden}: {rows:?}");
     }
     let repository = repository("class = 0");
     std::fs::write(repository.path().join("m/red.png"), "no picture").unwrap();
@@ -49,11 +49,11 @@ async fn a_model_that_no_longer_does_leaves_the_old_one_in_place() {
     let (status, error) = load(&server, "m").await;
     assert!(status == 400 && error.contains("golden.class") && error.contains("class 0"), "{status} {error}");
     assert_eq!(ask(&server, "m").await, Ok(0.0));
-    let states = states(&server, "m").await;
-    assert!(states[0].1 == "READY" && states[0].2.contains("the last load failed"), "{states:?}");
+    let rows = states(&server, "m").await;
+    assert!(rows[0].1 == "READY" && rows[0].2.contains("the last load failed"), "{rows:?}");
 
     put(repository.path(), "m/1", &biased_means([1.0; 3]));
     assert_eq!(load(&server, "m").await.0, 200);
     assert_eq!(ask(&server, "m").await, Ok(1.0));
-    assert_eq!(crate::states(&server, "m").await[0].2, "");
+    assert_eq!(states(&server, "m").await[0].2, "");
 }
