@@ -107,6 +107,7 @@ impl Inference {
     /// `InvalidArgument` for tensors or outputs that the model does not have, `Overloaded`, `DeadlineExceeded`, `Internal`.
     pub async fn infer(&self, mut admission: Admission, request: InferRequest) -> Result<InferResponse> {
         let result = self.run_infer(&mut admission, request).await;
+        self.note_failure(&admission, &result);
         admission.finish(&result);
         result
     }
@@ -117,6 +118,7 @@ impl Inference {
     /// As [`Inference::infer`], and `UnsupportedMedia` or `PayloadTooLarge` for what is not a picture or too large a one.
     pub async fn classify(&self, mut admission: Admission, request: ClassifyRequest) -> Result<Classification> {
         let result = self.run_classify(&mut admission, request).await;
+        self.note_failure(&admission, &result);
         admission.finish(&result);
         result
     }
@@ -153,6 +155,13 @@ impl Inference {
     /// The limits that handlers check before they parse.
     pub fn limits(&self) -> &Limits {
         &self.inner.limits
+    }
+
+    /// Has the repository look at a model whose run failed.
+    fn note_failure<T>(&self, admission: &Admission, result: &Result<T>) {
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Internal) {
+            self.inner.repository.suspect(admission.model());
+        }
     }
 
     async fn run_infer(&self, admission: &mut Admission, request: InferRequest) -> Result<InferResponse> {

@@ -6,6 +6,7 @@ pub mod config;
 mod control;
 mod description;
 mod facts;
+mod failures;
 mod fingerprint;
 mod golden;
 mod labels;

@@ -47,6 +47,8 @@ pub(super) struct Entry<S> {
 #[derive(Debug)]
 struct Version<S> {
     serving: Option<S>,
+    /// What serves has turned out to be broken: it gets no more requests.
+    is_broken: bool,
     activity: Activity,
     /// Why it does not serve, or why the last attempt to load it again failed; empty where neither is so.
     reason: String,
@@ -93,13 +95,18 @@ impl<S> Default for Entry<S> {
 
 impl<S> Default for Version<S> {
     fn default() -> Self {
-        Self { serving: None, activity: Activity::None, reason: String::new() }
+        Self { serving: None, is_broken: false, activity: Activity::None, reason: String::new() }
     }
 }
 
 impl<S> Version<S> {
+    /// What takes requests.
+    fn usable(&self) -> Option<&S> {
+        self.serving.as_ref().filter(|_| !self.is_broken)
+    }
+
     fn state(&self) -> ModelState {
-        match (&self.serving, self.activity) {
+        match (self.usable(), self.activity) {
             // A version that serves is ready, whatever else is done with it: readiness is about the next request.
             (Some(_), _) => ModelState::Ready,
             (None, Activity::Loading) => ModelState::Loading,
@@ -109,7 +116,7 @@ impl<S> Version<S> {
     }
 
     fn shown_reason(&self) -> String {
-        match (&self.serving, self.activity) {
+        match (self.usable(), self.activity) {
             (Some(_), Activity::Loading) => "it is being loaded again".to_owned(),
             (None, Activity::Loading | Activity::Unloading) => String::new(),
             _ => self.reason.clone(),
@@ -205,9 +212,19 @@ impl<S> Entry<S> {
                 Loaded::Kept => unchanged(),
                 Loaded::Failed(reason) => reason,
             };
-            version.reason = if version.serving.is_some() { last_load_failed(&reason) } else { reason };
+            version.reason = if version.usable().is_some() { last_load_failed(&reason) } else { reason };
         }
         retired
+    }
+
+    /// Gives `version` no more requests, if what serves it is what `is_it` knows. Loading it again mends that.
+    pub(super) fn condemn(&mut self, version: u64, reason: String, is_it: impl FnOnce(&S) -> bool) {
+        if let Some(version) = self.versions.get_mut(&version)
+            && version.usable().is_some_and(is_it)
+        {
+            version.is_broken = true;
+            version.reason = reason;
+        }
     }
 
     /// Takes the model out of service and returns what has to be drained.
@@ -243,7 +260,7 @@ impl<S> Entry<S> {
 
     /// What serves, by version, ascending.
     pub(super) fn serving(&self) -> impl Iterator<Item = (u64, &S)> {
-        self.versions.iter().filter_map(|(&number, version)| Some((number, version.serving.as_ref()?)))
+        self.versions.iter().filter_map(|(&number, version)| Some((number, version.usable()?)))
     }
 
     /// What asking for `version` finds, or without one for the highest that serves.
@@ -251,16 +268,16 @@ impl<S> Entry<S> {
         let found = match version {
             Some(number) => self.versions.get(&number),
             None => {
-                let serving = self.versions.values().rfind(|version| version.serving.is_some());
+                let serving = self.versions.values().rfind(|version| version.usable().is_some());
                 serving.or_else(|| self.versions.values().next_back())
             }
         };
         match (found, &self.failure) {
-            (Some(Version { serving: Some(serving), .. }), _) => Found::Serving(serving),
-            (Some(version), _) => match version.activity {
-                Activity::Loading => Found::Loading,
-                Activity::Unloading => Found::Unloading,
-                Activity::None => Found::Unavailable(&version.reason),
+            (Some(version), _) => match (version.usable(), version.activity) {
+                (Some(serving), _) => Found::Serving(serving),
+                (None, Activity::Loading) => Found::Loading,
+                (None, Activity::Unloading) => Found::Unloading,
+                (None, Activity::None) => Found::Unavailable(&version.reason),
             },
             (None, _) if self.is_loading && self.versions.is_empty() => Found::Loading,
             (None, Some(reason)) => Found::Unavailable(reason),
@@ -404,6 +421,21 @@ mod tests {
         assert!(load(&mut entry, vec![(2, New(3))]).is_empty());
         assert_eq!(states(&entry), [(Some(2), Ready)]);
         assert!(!entry.is_unloaded());
+    }
+
+    #[test]
+    fn a_broken_version_takes_no_requests_until_it_is_loaded_again() {
+        let mut entry = serving(&[1, 2]);
+        entry.condemn(2, "it fails".into(), |&serving| serving == 7);
+        assert_eq!(states(&entry), [(Some(1), Ready), (Some(2), Ready)]);
+        entry.condemn(2, "it fails".into(), |&serving| serving == 2);
+        assert_eq!(states(&entry), [(Some(1), Ready), (Some(2), Unavailable)]);
+        assert_eq!((entry.find(Some(2)), entry.find(None)), (Found::Unavailable("it fails"), Found::Serving(&1)));
+        assert_eq!(entry.serving().count(), 1);
+        assert_eq!(load(&mut entry, vec![(1, Kept), (2, New(12))]), [2]);
+        assert_eq!(entry.rows(), [(Some(1), Ready, String::new()), (Some(2), Ready, String::new())]);
+        entry.condemn(2, "it fails".into(), |_| true);
+        assert_eq!(entry.begin_unload(), [1, 12]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub mod statistics;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -84,6 +84,8 @@ struct Shared {
     metrics: ModelMetrics,
     /// A moving average of the time that a row takes, in nanoseconds: what waiting times are estimated from.
     row_ns: AtomicU64,
+    /// Entries that failed alone since one was answered.
+    failures: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -131,6 +133,7 @@ impl Scheduler {
             recorder: Recorder::default(),
             metrics,
             row_ns: AtomicU64::new(u64::try_from(row_time.as_nanos()).unwrap_or(u64::MAX)),
+            failures: AtomicU32::new(0),
         });
         let instance_count = backends.len();
         let total_places = options.queue_size + instance_count * options.policy.max_batch_size;
@@ -221,6 +224,11 @@ impl Scheduler {
         drop(queue);
         self.shared.wake.notify_one();
         Ok(receiver)
+    }
+
+    /// How many entries have failed in a row, each in a run of its own.
+    pub fn consecutive_failures(&self) -> u32 {
+        self.shared.failures.load(Ordering::Relaxed)
     }
 
     /// How many instances there are.

@@ -114,6 +114,7 @@ fn one_bad_row_fails_alone_and_the_instance_lives_on() {
     assert_eq!(values(good), [4.0]);
     assert_eq!(failure(bad), ErrorKind::Internal);
     assert_eq!(values(also_good), [6.0]);
+    assert_eq!(held.scheduler.consecutive_failures(), 0);
     assert_eq!(held.started.try_iter().collect::<Vec<_>>(), [3, 1, 1, 1]);
 }
 

@@ -4,11 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use convoy::onnx::{AttributeProto, ModelProto, TensorProto};
+use convoy::tensor::Tensor;
 use serde_json::json;
 
 use crate::process::Process;
 use crate::server::{Repository, start};
-use crate::{ask, ask_at, control_at, explicit_all, load, overrides, put, saying, states, watchdog};
+use crate::{ask, ask_at, control_at, explicit_all, graphs, http, load, overrides, put, saying, states, watchdog};
 
 /// What happened, and how it is done to a model's folder.
 type Fault = (&'static str, fn(&Path));
@@ -100,4 +102,37 @@ async fn overrides_that_cannot_be_written_change_nothing() {
     assert_eq!(ask_at(process.address, "m").await, Ok(2.0));
     assert_eq!(control_at(process.address, "m", "load", &json!(null)).await.0, 200);
     assert_eq!(ask_at(process.address, "m").await, Ok(1.0));
+}
+
+/// A model that fails on pictures whose mean is 4 or more: it then reads past the end of a table.
+fn touchy() -> ModelProto {
+    let mut largest = graphs::node("ReduceMax", &["means"], "largest");
+    largest.attribute = vec![AttributeProto::int("keepdims", 0)];
+    let mut index = graphs::node("Cast", &["largest"], "index");
+    index.attribute = vec![AttributeProto::int("to", 7)];
+    let nodes = vec![
+        graphs::node("GlobalAveragePool", &["input"], "pooled"),
+        graphs::node("Flatten", &["pooled"], "means"),
+        largest,
+        index,
+        graphs::node("Gather", &["table", "index"], "zero"),
+        graphs::node("Add", &["means", "zero"], "logits"),
+    ];
+    let table = TensorProto::new("table", &Tensor::from_vec(vec![4], vec![0f32; 4]).unwrap()).unwrap();
+    graphs::model(nodes, vec![table], &[-1, 3, 2, 2], &[-1, 3])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_what_fails_does_not_take_the_model_from_the_others() {
+    let repository = Repository::new().with("touchy", &touchy(), "", "");
+    let server = start(explicit_all(&repository)).await;
+    let request =
+        json!({"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3, 2, 2], "data": vec![9.0; 12]}]});
+    for _ in 0..40 {
+        let answer = http::send(&server, "POST", "/v2/models/touchy/infer", &[], request.to_string()).await;
+        assert_eq!(answer.status, 500);
+    }
+    // The trials that this has led to are behind whatever is asked now.
+    assert_eq!(ask(&server, "touchy").await, Ok(0.0));
+    assert_eq!(states(&server, "touchy").await, [(Some("1".into()), "READY".into(), String::new())]);
 }
