@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::memory;
 use crate::config::ServerConfig;
 use crate::repository::ModelControlMode;
 use crate::server::Server;
@@ -191,6 +192,7 @@ options! {
 impl Serve {
     /// Serves until a signal says to stop.
     pub(super) fn run(self) -> anyhow::Result<()> {
+        memory::settle();
         let mut config = match &self.config {
             Some(path) => ServerConfig::read(path)?,
             None => ServerConfig::default(),

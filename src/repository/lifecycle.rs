@@ -199,7 +199,7 @@ async fn work(repository: Arc<Repository>, name: String) {
             // An error says that the places are gone, which they never are.
             let _place = if is_unload { None } else { repository.loads.acquire().await.ok() };
             let name = name.clone();
-            repository.blocking(move |repository| Ok(repository.perform(&name, &action))).await
+            on_its_own_thread(&repository, move |repository| repository.perform(&name, &action)).await
         };
         let outcome = outcome.unwrap_or_else(|error| {
             repository.fail(&name, &error);
@@ -226,6 +226,25 @@ impl Repository {
             self.metrics.forget_provider(model.name(), model.version(), model.provider());
         }
     }
+}
+
+/// Runs `what` on a thread that ends with it.
+///
+/// A load's memory is taken on one thread and given back on others. The allocator keeps that for the first thread for as long
+/// as there is one, and the runtime's threads last: they would keep several models' weights.
+async fn on_its_own_thread<T, F>(repository: &Arc<Repository>, what: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&Repository) -> T + Send + 'static,
+{
+    let (sender, receiver) = oneshot::channel();
+    let repository = Arc::clone(repository);
+    std::thread::Builder::new()
+        .name("load".to_owned())
+        // Whoever asked waits for it, so it is not sent to nobody.
+        .spawn(move || drop(sender.send(what(&repository))))
+        .map_err(|error| Error::internal("a thread for the load cannot be started").with_source(error))?;
+    receiver.await.map_err(|_| Error::internal("loading the model panicked"))
 }
 
 /// Waits until nobody uses what was retired, and ends it.
