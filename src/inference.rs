@@ -71,8 +71,7 @@ impl Inference {
         if let Some(name) = &self.inner.default_model {
             return self.model(name, None);
         }
-        let mut names: Vec<_> = self.index(false).into_iter().map(|entry| entry.name).collect();
-        names.dedup();
+        let names = self.inner.repository.names();
         match names.as_slice() {
             [name] => self.model(name, None),
             [] => Err(Error::not_found("there is no model")),
@@ -103,6 +102,7 @@ impl Inference {
     /// `InvalidArgument` for tensors or outputs that the model does not have, `Overloaded`, `DeadlineExceeded`, `Internal`.
     pub async fn infer(&self, mut admission: Admission, request: InferRequest) -> Result<InferResponse> {
         let result = self.run_infer(&mut admission, request).await;
+        self.note_failure(&admission, &result);
         admission.finish(&result);
         result
     }
@@ -113,6 +113,7 @@ impl Inference {
     /// As [`Inference::infer`], and `UnsupportedMedia` or `PayloadTooLarge` for what is not a picture or too large a one.
     pub async fn classify(&self, mut admission: Admission, request: ClassifyRequest) -> Result<Classification> {
         let result = self.run_classify(&mut admission, request).await;
+        self.note_failure(&admission, &result);
         admission.finish(&result);
         result
     }
@@ -149,6 +150,13 @@ impl Inference {
     /// The limits that handlers check before they parse.
     pub fn limits(&self) -> &Limits {
         &self.inner.limits
+    }
+
+    /// Has the repository look at a model whose run failed.
+    fn note_failure<T>(&self, admission: &Admission, result: &Result<T>) {
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Internal) {
+            self.inner.repository.suspect(admission.model());
+        }
     }
 
     async fn run_infer(&self, admission: &mut Admission, request: InferRequest) -> Result<InferResponse> {

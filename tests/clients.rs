@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use convoy::repository::ModelControlMode;
 use convoy::server::Server;
 use server::{PLAIN_RECIPE, Repository, config, start};
 
@@ -36,8 +37,12 @@ async fn serve() -> (Server, Repository) {
     let means = format!("max_batch_size = 8\n{PLAIN_RECIPE}");
     let repository = Repository::new()
         .with("means", &graphs::channel_means(8, None), &means, "red\ngreen\nblue\n")
+        .with("spare", &graphs::channel_means(8, None), "max_batch_size = 2", "")
         .with("held", &graphs::channel_means(8, None), HELD, "");
-    (start(config(&repository)).await, repository)
+    let mut config = config(&repository);
+    config.model_control.mode = ModelControlMode::Explicit;
+    config.model_control.load = vec!["*".into()];
+    (start(config).await, repository)
 }
 
 /// Runs a program and returns what it printed; when it fails, all that it said is in the panic.
@@ -52,9 +57,10 @@ async fn run(program: PathBuf, arguments: Vec<String>) -> String {
 
 /// Runs the tests in `tests/clients/` of this name.
 async fn run_client(name: &str) {
-    let (server, _repository) = serve().await;
+    let (server, repository) = serve().await;
     let file = root().join("tests/clients").join(name).display().to_string();
-    run(python(), vec![file, server.http_address().to_string(), server.grpc_address().to_string()]).await;
+    let model = repository.path().join("spare/1/model.onnx").display().to_string();
+    run(python(), vec![file, server.http_address().to_string(), server.grpc_address().to_string(), model]).await;
     server.shutdown().await;
 }
 

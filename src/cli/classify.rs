@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::engine::Runtime;
 use crate::error::Error;
 use crate::inference::{Class, ClassifyRequest, Inference, Limits, Prediction, RequestContext};
-use crate::repository::{Model, Repository};
+use crate::repository::{Model, ModelControlConfig, Repository};
 use crate::telemetry::Metrics;
 
 /// Pictures in flight for each decoding thread: enough that instances find full batches, few enough to stay in the queue.
@@ -87,7 +87,8 @@ pub(super) async fn run(args: &ClassifyArgs) -> Result<bool> {
 
 fn load(args: &ClassifyArgs, limits: &Limits) -> Result<(Inference, Arc<Model>)> {
     let runtime = Runtime::load(args.onnxruntime_library.as_deref())?;
-    let repository = Arc::new(Repository::new(&args.model_repository, runtime, Metrics::new()));
+    let repository =
+        Arc::new(Repository::new(&args.model_repository, ModelControlConfig::default(), runtime, Metrics::new()));
     match &args.model {
         Some(name) => repository.load_one(name)?,
         None => repository.load_all()?,

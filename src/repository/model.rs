@@ -11,7 +11,7 @@ use super::config::ModelConfig;
 use super::ensemble::{Ensemble, Member};
 use super::graph_model::GraphModel;
 use super::interface::{ClassOutput, Interface};
-use super::layout::{CONFIG_FILE, MODEL_FILE};
+use super::layout::CONFIG_FILE;
 use super::{facts, interface, labels};
 use crate::engine::{Graph, GraphOptions, Provider, Runtime, Session};
 use crate::error::{Error, Result};
@@ -56,7 +56,7 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Reads, checks, builds and warms up the version in `folder/version`.
+    /// Reads, checks, builds and warms up the version whose graph is at `path`; its labels are in `folder`.
     ///
     /// # Errors
     /// A message that names the file, and the key where one is to blame; the source is the cause.
@@ -64,12 +64,12 @@ impl Model {
         runtime: &Runtime,
         metrics: &Metrics,
         folder: &Path,
+        path: &Path,
         name: &str,
         version: u64,
         config: &ModelConfig,
     ) -> Result<Self> {
         let started = Instant::now();
-        let path = folder.join(version.to_string()).join(MODEL_FILE);
         if !path.is_file() {
             return Err(Error::not_found(format!("{}: there is no such file", path.display())));
         }
@@ -77,7 +77,7 @@ impl Model {
             providers: config.providers.clone(),
             intra_op_threads: config.instances.intra_op_threads.unwrap_or(1),
         };
-        let (graph, first) = Graph::load(runtime, &path, &options)?;
+        let (graph, first) = Graph::load(runtime, path, &options)?;
         let mut sessions = sessions(&graph, first, config)?;
         let first = &sessions[0];
         let in_file = |error: Error| Error::invalid(format!("{}: {}", path.display(), error.message()));
@@ -103,7 +103,7 @@ impl Model {
         let row_shape = preprocessor.row_shape();
         let crops = preprocessor.crops();
         interface::check_averages(&outputs, crops).map_err(in_config)?;
-        let facts = facts::read(&path, &outputs, row_shape)?;
+        let facts = facts::read(path, &outputs, row_shape)?;
         let branches = interface::branches(&outputs, classes, class_count, &facts.scores);
         let class_output = ClassOutput { index: classes, scores: config.scores.unwrap_or(facts.scores[classes]) };
         let max_batch_size = max_batch_size(fixed_batch, config.max_batch_size, graph.provider()).map_err(in_config)?;

@@ -1,6 +1,7 @@
 //! An instance: a thread that owns a backend, takes batches off the queue and answers their entries.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tracing::error;
@@ -38,8 +39,13 @@ pub(super) fn run(shared: &Shared, mut backend: Box<dyn Backend>) {
 fn run_entries(shared: &Shared, backend: &mut dyn Backend, entries: Vec<Entry>, started: Instant) {
     let parts: Vec<Tensor> = entries.iter().map(|entry| entry.rows.clone()).collect();
     match run_once(shared, backend, &parts) {
-        Ok((outputs, times)) => answer(shared, entries, &outputs, times, started),
+        Ok((outputs, times)) => {
+            shared.failures.store(0, Ordering::Relaxed);
+            answer(shared, entries, &outputs, times, started);
+        }
         Err(failure) if entries.len() == 1 => {
+            // Before the answer: whoever gets it may ask how many there are.
+            shared.failures.fetch_add(1, Ordering::Relaxed);
             for entry in entries {
                 error!(cause = failure.chain(), "a run failed");
                 drop(entry.answer.send(Err(failure.clone())));

@@ -8,7 +8,7 @@ pub mod statistics;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -84,6 +84,8 @@ struct Shared {
     metrics: ModelMetrics,
     /// A moving average of the time that a row takes, in nanoseconds: what waiting times are estimated from.
     row_ns: AtomicU64,
+    /// Entries that failed alone since one was answered.
+    failures: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -91,7 +93,12 @@ struct Queue {
     batcher: Batcher<Entry>,
     /// Instances that wait for work.
     idle: usize,
+    /// No batch is held back any more: nothing will come that it could wait for.
+    draining: bool,
     closed: bool,
+    /// The depth that the metrics were told of. They are told of differences, since while a model is replaced the queues of
+    /// both share its gauges.
+    shown: usize,
 }
 
 #[derive(Debug)]
@@ -115,11 +122,18 @@ impl Scheduler {
     ) -> Result<Self> {
         let shared = Arc::new(Shared {
             options,
-            queue: Mutex::new(Queue { batcher: Batcher::new(options.policy), idle: 0, closed: false }),
+            queue: Mutex::new(Queue {
+                batcher: Batcher::new(options.policy),
+                idle: 0,
+                draining: false,
+                closed: false,
+                shown: 0,
+            }),
             wake: Condvar::new(),
             recorder: Recorder::default(),
             metrics,
             row_ns: AtomicU64::new(u64::try_from(row_time.as_nanos()).unwrap_or(u64::MAX)),
+            failures: AtomicU32::new(0),
         });
         let instance_count = backends.len();
         let total_places = options.queue_size + instance_count * options.policy.max_batch_size;
@@ -206,10 +220,15 @@ impl Scheduler {
             return Err(closed());
         }
         queue.batcher.push(ticket, Entry { rows: submission.rows, arrived, answer });
-        self.shared.show_depth(&queue);
+        self.shared.show_depth(&mut queue);
         drop(queue);
         self.shared.wake.notify_one();
         Ok(receiver)
+    }
+
+    /// How many entries have failed in a row, each in a run of its own.
+    pub fn consecutive_failures(&self) -> u32 {
+        self.shared.failures.load(Ordering::Relaxed)
     }
 
     /// How many instances there are.
@@ -236,6 +255,12 @@ impl Scheduler {
     /// The model's metrics.
     pub fn metrics(&self) -> &ModelMetrics {
         &self.shared.metrics
+    }
+
+    /// Holds no batch back any more. Work is still taken, from requests that came before; there will be none after them.
+    pub fn drain(&self) {
+        self.shared.lock().draining = true;
+        self.shared.wake.notify_all();
     }
 
     /// Refuses new work, lets the instances finish what is queued, and waits until they have ended. Blocks.
@@ -288,9 +313,12 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn show_depth(&self, queue: &Queue) {
-        self.metrics.queue_depth.set(queue.batcher.rows() as i64);
-        self.metrics.nv_pending.set(queue.batcher.rows() as i64);
+    fn show_depth(&self, queue: &mut Queue) {
+        let depth = queue.batcher.rows();
+        let difference = depth as i64 - queue.shown as i64;
+        self.metrics.queue_depth.add(difference);
+        self.metrics.nv_pending.add(difference);
+        queue.shown = depth;
     }
 
     fn close(&self) {
@@ -306,7 +334,7 @@ impl Shared {
             let now = Instant::now();
             let removed = queue.batcher.sweep(now, |entry| entry.answer.is_closed());
             if !removed.is_empty() {
-                self.show_depth(&queue);
+                self.show_depth(&mut queue);
             }
             for (why, entry) in removed {
                 if why == Removed::Expired {
@@ -324,15 +352,16 @@ impl Shared {
                     }
                     break Some(batch);
                 }
-                Decision::WaitUntil(until) if !queue.closed => {
+                Decision::WaitUntil(until) if !queue.closed && !queue.draining => {
                     let wait = until.saturating_duration_since(now);
                     self.wake.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0
                 }
                 Decision::WaitUntil(until) => {
-                    // Closed: nothing will join, so waiting for more is pointless.
+                    // Nothing will join, so waiting for more is pointless.
                     match queue.batcher.next(until, idle) {
                         Decision::Run(batch) => break Some(batch),
-                        _ => break None,
+                        _ if queue.closed => break None,
+                        _ => queue,
                     }
                 }
                 Decision::Idle if queue.closed => break None,
@@ -340,7 +369,7 @@ impl Shared {
             };
         };
         queue.idle -= 1;
-        self.show_depth(&queue);
+        self.show_depth(&mut queue);
         batch
     }
 

@@ -114,6 +114,7 @@ fn one_bad_row_fails_alone_and_the_instance_lives_on() {
     assert_eq!(values(good), [4.0]);
     assert_eq!(failure(bad), ErrorKind::Internal);
     assert_eq!(values(also_good), [6.0]);
+    assert_eq!(held.scheduler.consecutive_failures(), 0);
     assert_eq!(held.started.try_iter().collect::<Vec<_>>(), [3, 1, 1, 1]);
 }
 
@@ -223,4 +224,30 @@ fn closing_answers_what_is_queued_and_refuses_what_comes_after() {
     let rows = Tensor::from_vec(vec![1, 1], vec![1f32]).unwrap();
     let refused = held.scheduler.submit(Submission { rows, priority: 1, deadline: None }).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
+}
+
+#[test]
+fn draining_runs_what_is_held_back_and_still_takes_work() {
+    let (started_sender, started) = mpsc::channel();
+    let (leave, leave_receiver) = mpsc::channel();
+    let options = SchedulerOptions {
+        policy: Policy { max_batch_size: 4, max_queue_delay: Duration::from_hours(1) },
+        queue_size: 8,
+        fixed_batch: None,
+    };
+    let backend: Box<dyn Backend> = Box::new(Doubler { started: started_sender, leave: leave_receiver });
+    let metrics = Metrics::new().model("held", 1);
+    let scheduler = Scheduler::start("held", vec![backend], options, metrics, Duration::ZERO).unwrap();
+    let submit = |value: f32| {
+        let rows = Tensor::from_vec(vec![1, 1], vec![value]).unwrap();
+        scheduler.submit(Submission { rows, priority: 1, deadline: None }).unwrap()
+    };
+    let held = submit(1.0);
+    scheduler.drain();
+    assert_eq!(started.recv().unwrap(), 1);
+    leave.send(()).unwrap();
+    assert_eq!(values(held), [2.0]);
+    let late = submit(2.0);
+    leave.send(()).unwrap();
+    assert_eq!(values(late), [4.0]);
 }
