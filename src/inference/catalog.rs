@@ -67,12 +67,12 @@ impl Inference {
         self.inner.repository.load(name, overrides).await
     }
 
-    /// Unloads the model called `name`.
+    /// Unloads the model called `name`, and where it is an ensemble its members too, if `and_members` says so.
     ///
     /// # Errors
     /// As [`Repository::unload`](crate::repository::Repository::unload).
-    pub async fn unload_model(&self, name: &str) -> Result<()> {
-        self.inner.repository.unload(name).await
+    pub async fn unload_model(&self, name: &str, and_members: bool) -> Result<()> {
+        self.inner.repository.unload(name, and_members).await
     }
 
     /// Watches for changes of readiness and of the models' states.

@@ -125,25 +125,36 @@ impl Repository {
         Ok(())
     }
 
-    /// Loads the model called `name`, or loads it again, and completes when it serves. A load that has begun is not undone
-    /// when this is dropped.
+    /// Loads the model called `name`, or loads it again, and completes when it serves; with an ensemble, also the members that
+    /// do not serve. A load that has begun is not undone when this is dropped.
     ///
     /// # Errors
     /// `Unimplemented` where the API does not decide which models are loaded, `NotFound` where there is no such model,
     /// `InvalidArgument` for overrides that cannot be, `Unavailable` while the server shuts down; else why it cannot be loaded.
     pub async fn load(self: &Arc<Self>, name: &str, overrides: Overrides) -> Result<()> {
         self.check_offered("loaded", name)?;
-        self.wait_for(name, Action::Load(overrides)).await
+        self.wait_for(name, Action::Load(overrides)).await?;
+        for member in self.members(name) {
+            if self.get(&member, None).is_err() {
+                self.wait_for(&member, Action::Load(Overrides::default())).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the model called `name` out of service, and completes when every request that it had taken is answered. A model
-    /// that is not loaded is unloaded with success.
+    /// that is not loaded is unloaded with success. With `and_members`, an ensemble's members are taken out of service after it.
     ///
     /// # Errors
     /// `Unimplemented` where the API does not decide which models are loaded, `Unavailable` while the server shuts down.
-    pub async fn unload(self: &Arc<Self>, name: &str) -> Result<()> {
+    pub async fn unload(self: &Arc<Self>, name: &str, and_members: bool) -> Result<()> {
         self.check_offered("unloaded", name)?;
-        self.wait_for(name, Action::Unload).await
+        let members = if and_members { self.members(name) } else { Vec::new() };
+        self.wait_for(name, Action::Unload).await?;
+        for member in members {
+            self.wait_for(&member, Action::Unload).await?;
+        }
+        Ok(())
     }
 
     fn check_offered(&self, verb: &str, name: &str) -> Result<()> {

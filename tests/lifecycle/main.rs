@@ -15,6 +15,7 @@ mod http;
 mod server;
 
 mod concurrency;
+mod ensemble;
 mod explicit;
 mod faults;
 mod golden;

@@ -12,6 +12,8 @@ use crate::repository::Overrides;
 const CONFIG: &str = "config";
 /// What begins the name of a parameter that is a file.
 const FILE: &str = "file:";
+/// The one parameter of an unload.
+const UNLOAD_DEPENDENTS: &str = "unload_dependents";
 
 /// Every model and version with its state.
 pub(super) async fn index(
@@ -32,16 +34,24 @@ pub(super) async fn load(
     Ok(pb::RepositoryModelLoadResponse { model_name, is_loaded: true })
 }
 
-/// Unloads a model. No model depends on another, so there are no dependents to unload.
+/// Unloads a model, and an ensemble's members where `unload_dependents` says so.
 pub(super) async fn unload(
     inference: &Inference,
     request: pb::RepositoryModelUnloadRequest,
 ) -> Result<pb::RepositoryModelUnloadResponse> {
-    if let Some(unknown) = request.parameters.keys().find(|name| *name != "unload_dependents") {
-        return Err(Error::invalid(format!("unloading takes the parameter `unload_dependents`, not `{unknown}`")));
+    let mut and_members = false;
+    for (name, parameter) in request.parameters {
+        and_members = match parameter.parameter_choice {
+            _ if name != UNLOAD_DEPENDENTS => {
+                let message = format!("unloading takes the parameter `{UNLOAD_DEPENDENTS}`, not `{name}`");
+                return Err(Error::invalid(message));
+            }
+            Some(ParameterChoice::BoolParam(value)) => value,
+            _ => return Err(Error::invalid(format!("the parameter {UNLOAD_DEPENDENTS} must be true or false"))),
+        };
     }
     let model_name = named(request.model_name, request.repository_name);
-    inference.unload_model(&model_name).await?;
+    inference.unload_model(&model_name, and_members).await?;
     Ok(pb::RepositoryModelUnloadResponse { model_name, is_unloaded: true })
 }
 

@@ -49,6 +49,8 @@ pub(super) async fn index(State(app): AppState, payload: Payload) -> HttpResult<
 const CONFIG: &str = "config";
 /// What begins the name of a parameter that is a file.
 const FILE: &str = "file:";
+/// The one parameter of an unload.
+const UNLOAD_DEPENDENTS: &str = "unload_dependents";
 
 #[derive(Deserialize, Default)]
 struct Request {
@@ -71,15 +73,20 @@ pub(super) async fn load(State(app): AppState, target: Target, payload: Payload)
     Ok(app.inference.load_model(&target.model, overrides.await?).await?)
 }
 
-/// `POST /v2/repository/models/M/unload`. No model depends on another, so there are no dependents to unload.
+/// `POST /v2/repository/models/M/unload`, with an ensemble's members where `unload_dependents` says so.
 pub(super) async fn unload(State(app): AppState, target: Target, payload: Payload) -> HttpResult<()> {
     let request = Request::read(&payload.bytes, app.config.max_json_depth, "an unload request")?;
-    if let Some(unknown) = request.parameters.keys().find(|name| *name != "unload_dependents") {
-        return Err(
-            Error::invalid(format!("unloading takes the parameter `unload_dependents`, not `{unknown}`")).into()
-        );
+    let mut and_members = false;
+    for (name, value) in request.parameters {
+        if name != UNLOAD_DEPENDENTS {
+            let message = format!("unloading takes the parameter `{UNLOAD_DEPENDENTS}`, not `{name}`");
+            return Err(Error::invalid(message).into());
+        }
+        and_members = value
+            .as_bool()
+            .ok_or_else(|| Error::invalid(format!("the parameter {UNLOAD_DEPENDENTS} must be true or false")))?;
     }
-    Ok(app.inference.unload_model(&target.model).await?)
+    Ok(app.inference.unload_model(&target.model, and_members).await?)
 }
 
 /// The overrides among a load's parameters: `config`, the model's configuration as text, and `file:<version>/<name>` in base64.
