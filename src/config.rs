@@ -14,6 +14,7 @@ use crate::grpc::GrpcConfig;
 use crate::http::HttpConfig;
 use crate::inference::Limits;
 use crate::net::TlsConfig;
+use crate::repository::ModelControlConfig;
 use crate::telemetry::LogConfig;
 use crate::toml_file;
 
@@ -27,6 +28,8 @@ pub struct ServerConfig {
     pub default_model: Option<String>,
     /// The ONNX Runtime library; where absent, it is looked for in the usual places.
     pub onnxruntime_library: Option<PathBuf>,
+    /// Which models are loaded, and when.
+    pub model_control: ModelControlConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// The gRPC interface.
@@ -51,6 +54,7 @@ impl Default for ServerConfig {
             model_repository: PathBuf::from("models"),
             default_model: None,
             onnxruntime_library: None,
+            model_control: ModelControlConfig::default(),
             http: HttpConfig::default(),
             grpc: GrpcConfig::default(),
             metrics: MetricsConfig::default(),
@@ -121,6 +125,7 @@ impl ServerConfig {
     /// # Errors
     /// `InvalidArgument` naming the key.
     pub fn validate(&self) -> Result<()> {
+        self.model_control.validate()?;
         self.http.validate()?;
         self.grpc.validate()?;
         self.tls.validate()?;
@@ -195,6 +200,9 @@ mod tests {
     fn values_that_cannot_work_are_refused_by_key() {
         ServerConfig::default().validate().unwrap();
         for (text, key) in [
+            ("[model_control]\npoll_interval_ms = 0", "model_control.poll_interval_ms"),
+            ("[model_control]\nload = [\"a\"]", "model_control.load"),
+            ("[model_control]\nmode = \"explicit\"\nload = [\"*\", \"a\"]", "model_control.load"),
             ("[http]\nmax_body_bytes = 0", "http.max_body_bytes"),
             ("[http]\nmax_json_depth = 0", "http.max_json_depth"),
             ("[http]\nmax_json_depth = 128", "http.max_json_depth"),

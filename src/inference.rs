@@ -3,6 +3,7 @@
 //!
 //! It knows nothing of HTTP or gRPC: the handlers translate their wire forms into the requests below and back.
 
+mod average;
 mod catalog;
 mod outputs;
 mod pictures;
@@ -16,14 +17,16 @@ use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
 pub use self::catalog::{Changes, EXTENSIONS, parse_version};
-use self::pictures::Pictures;
+use self::pictures::{Pictures, Waiting};
+use self::request::Part;
 pub use self::request::{
-    Admission, Class, Classification, ClassifyRequest, DEFAULT_TOP_K, InferRequest, InferResponse, Limits,
+    Admission, Class, Classification, ClassifyRequest, DEFAULT_TOP_K, InferRequest, InferResponse, Limits, Prediction,
     RequestContext, RequestedOutput, Timing,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::preprocess::Preprocessor;
 use crate::repository::{IndexEntry, Model, ModelState, Repository};
-use crate::scheduler::{Answer, Demand, Preparation, Submission};
+use crate::scheduler::{Answer, Preparation, Submission};
 use crate::telemetry::Outcome;
 use crate::tensor::{DataType, Tensor};
 
@@ -68,8 +71,7 @@ impl Inference {
         if let Some(name) = &self.inner.default_model {
             return self.model(name, None);
         }
-        let mut names: Vec<_> = self.index(false).into_iter().map(|entry| entry.name).collect();
-        names.dedup();
+        let names = self.inner.repository.names();
         match names.as_slice() {
             [name] => self.model(name, None),
             [] => Err(Error::not_found("there is no model")),
@@ -85,14 +87,13 @@ impl Inference {
         self.ready_versions(name).iter().map(|model| model.version()).collect()
     }
 
-    /// Takes a place in the model's bounded queue for a request's first row. Nothing expensive (parsing, decoding) should
-    /// happen before this.
+    /// Takes a place in the model's bounded queue for a request's first row; for an ensemble, in every member's or in none.
+    /// Nothing expensive (parsing, decoding) should happen before this.
     ///
     /// # Errors
     /// `Overloaded` at once when every place is taken, or the timeout cannot be met with the work ahead.
     pub fn admit(&self, model: Arc<Model>, context: RequestContext) -> Result<Admission> {
-        let demand = context.demand(&model, 1, model.row_bytes(), Preparation::default());
-        Self::admit_demand(model, context, demand)
+        Admission::new(model, context, true)
     }
 
     /// As [`Inference::admit`] for a request whose body may yet say its timeout and priority, so that its deadline cannot be
@@ -101,19 +102,7 @@ impl Inference {
     /// # Errors
     /// `Overloaded` at once when every place is taken.
     pub fn admit_unparsed(&self, model: Arc<Model>, context: RequestContext) -> Result<Admission> {
-        let demand = context.demand(&model, 1, model.row_bytes(), Preparation::default());
-        Self::admit_demand(model, context, Demand { deadline: None, ..demand })
-    }
-
-    fn admit_demand(model: Arc<Model>, context: RequestContext, demand: Demand) -> Result<Admission> {
-        match model.scheduler().admit(demand) {
-            Ok(permit) => Ok(Admission::new(model, context, permit)),
-            Err(error) => {
-                let took = context.received.elapsed();
-                model.scheduler().record_request(context.protocol, Outcome::Rejected, took);
-                Err(error)
-            }
-        }
+        Admission::new(model, context, false)
     }
 
     /// Runs tensors (or encoded pictures in a BYTES tensor).
@@ -122,6 +111,7 @@ impl Inference {
     /// `InvalidArgument` for tensors or outputs that the model does not have, `Overloaded`, `DeadlineExceeded`, `Internal`.
     pub async fn infer(&self, mut admission: Admission, request: InferRequest) -> Result<InferResponse> {
         let result = self.run_infer(&mut admission, request).await;
+        self.note_failure(&admission, &result);
         admission.finish(&result);
         result
     }
@@ -132,6 +122,7 @@ impl Inference {
     /// As [`Inference::infer`], and `UnsupportedMedia` or `PayloadTooLarge` for what is not a picture or too large a one.
     pub async fn classify(&self, mut admission: Admission, request: ClassifyRequest) -> Result<Classification> {
         let result = self.run_classify(&mut admission, request).await;
+        self.note_failure(&admission, &result);
         admission.finish(&result);
         result
     }
@@ -170,17 +161,25 @@ impl Inference {
         &self.inner.limits
     }
 
+    /// Has the repository look at a model whose run failed.
+    fn note_failure<T>(&self, admission: &Admission, result: &Result<T>) {
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Internal) {
+            self.inner.repository.suspect(admission.model());
+        }
+    }
+
     async fn run_infer(&self, admission: &mut Admission, request: InferRequest) -> Result<InferResponse> {
         let model = Arc::clone(admission.model());
         let requested = outputs::resolve(&model, &request)?;
         let input = single_input(&model, request.inputs)?;
-        let (answers, decode) = if input.data_type() == DataType::Bytes && model.input().data_type != DataType::Bytes {
+        let (answers, decode) = if input.data_type() == DataType::Bytes {
             check_count(input.len(), input.shape(), &self.inner.limits)?;
             self.run_pictures(admission, input.to_byte_strings()?).await?
         } else {
             let rows = self.check_tensor(&model, &input)?;
-            admission.extend_to(rows, input.bytes().len(), Preparation::default())?;
-            (run_rows(admission, &input).await?, Duration::ZERO)
+            admission.extend_to(|_| rows, 0, Preparation::default())?;
+            // Only a model with a graph of its own takes a tensor, so there is one part.
+            (run_rows(admission, &admission.parts()[0], &input).await?, Duration::ZERO)
         };
         let outputs = outputs::collect(&model, &requested, &answers)?;
         Ok(InferResponse { outputs, timing: timing(admission.context(), &answers, decode) })
@@ -191,50 +190,80 @@ impl Inference {
         if request.top_k == 0 {
             return Err(Error::invalid("top_k must be at least 1"));
         }
+        if request.aux && model.branches().is_empty() {
+            return Err(Error::invalid(format!(
+                "the model {} has no side branches: aux takes a graph that was exported with them",
+                model.name()
+            )));
+        }
         let count = request.pictures.len();
         check_count(count, &[count], &self.inner.limits)?;
         let (answers, decode) = self.run_pictures(admission, request.pictures).await?;
         let predictions = answers
             .iter()
-            .map(|answer| outputs::classes(&model, &answer.outputs[model.class_output()], request.top_k))
+            .map(|answer| outputs::prediction(&model, answer, request.top_k, request.aux))
             .collect::<Result<Vec<_>>>()?;
         Ok(Classification { predictions, timing: timing(admission.context(), &answers, decode) })
     }
 
-    /// Decodes and runs pictures, one entry each, so that a request's pictures spread over instances as they are ready.
+    /// Decodes and runs pictures, each by itself, so that a request's pictures spread over instances as they are ready. A
+    /// picture is an entry of as many rows as it has crops, or several where these are more than the largest batch.
     async fn run_pictures(&self, admission: &mut Admission, pictures: Vec<Bytes>) -> Result<(Vec<Answer>, Duration)> {
-        let waiting = self.inner.pictures.enqueue(pictures.len());
-        let encoded: usize = pictures.iter().map(Bytes::len).sum();
-        let rows = pictures.len() * admission.model().row_bytes();
-        admission.extend_to(pictures.len(), encoded + rows, waiting.preparation())?;
-        let waiting = &waiting;
-        let admission = &*admission;
-        let runs = pictures.into_iter().enumerate().map(|(index, picture)| async move {
-            let (row, decode) = self.inner.pictures.prepare(admission, waiting, picture).await.map_err(|error| {
-                // With several pictures the client must know which one is meant.
-                if admission.rows() > 1 {
-                    error.map_message(|message| format!("picture {index}: {message}"))
-                } else {
-                    error
-                }
-            })?;
-            Ok::<_, Error>((run_entry(admission, row).await?, decode))
+        let count = pictures.len();
+        let encoded = pictures.iter().map(Bytes::len).sum();
+        let waiting = self.inner.pictures.enqueue(count * recipes(admission.parts()).len());
+        admission.extend_to(|graph| count * graph.preprocessor().crops(), encoded, waiting.preparation())?;
+        let (admission, waiting) = (&*admission, &waiting);
+        let runs = pictures.into_iter().enumerate().map(|(index, picture)| {
+            // With several pictures the client must know which one is meant.
+            let index = Some(index).filter(|_| count > 1);
+            self.run_picture(admission, waiting, picture, index)
         });
         let results = try_join_all(runs).await?;
         let decode = results.iter().map(|(_, decode)| *decode).max().unwrap_or_default();
         Ok((results.into_iter().map(|(answer, _)| answer).collect(), decode))
     }
 
+    /// Decodes a picture once for each recipe that the parts of a request have, and runs each part. An error of the picture's own
+    /// says its `index`.
+    async fn run_picture(
+        &self,
+        admission: &Admission,
+        waiting: &Waiting,
+        picture: Bytes,
+        index: Option<usize>,
+    ) -> Result<(Answer, Duration)> {
+        let runs = recipes(admission.parts()).into_iter().map(|(preprocessor, parts)| {
+            let picture = picture.clone();
+            async move {
+                let prepared = self.inner.pictures.prepare(admission, waiting, preprocessor, picture).await;
+                let (rows, decode) = prepared.map_err(|error| match index {
+                    Some(index) => error.map_message(|message| format!("picture {index}: {message}")),
+                    None => error,
+                })?;
+                let rows = &rows;
+                let answers = parts.into_iter().map(|part| async move {
+                    let answers = run_rows(admission, part, rows).await?;
+                    Ok::<_, Error>((part, average::over_crops(part.graph(), answers)?))
+                });
+                Ok::<_, Error>((try_join_all(answers).await?, decode))
+            }
+        });
+        let results = try_join_all(runs).await?;
+        let decode = results.iter().map(|(_, decode)| *decode).sum();
+        let answers = results.into_iter().flat_map(|(answers, _)| answers).collect();
+        Ok((average::over_members(admission.model(), answers)?, decode))
+    }
+
     /// Checks a tensor against the model's input and returns its number of rows.
     fn check_tensor(&self, model: &Model, input: &Tensor) -> Result<usize> {
         let spec = model.input();
         if input.data_type() != spec.data_type {
-            return Err(Error::invalid(format!(
-                "the input {} takes {} (or encoded pictures as BYTES), not {}",
-                spec.name,
-                spec.data_type,
-                input.data_type()
-            )));
+            let takes = match spec.data_type {
+                DataType::Bytes => "encoded pictures as BYTES".to_owned(),
+                data_type => format!("{data_type} (or encoded pictures as BYTES)"),
+            };
+            return Err(Error::invalid(format!("the input {} takes {takes}, not {}", spec.name, input.data_type())));
         }
         let fits = input.shape().len() == spec.shape.len()
             && input.shape()[1..].iter().zip(&spec.shape[1..]).all(|(&got, &want)| want < 0 || got as i64 == want);
@@ -290,21 +319,34 @@ fn single_input(model: &Model, inputs: Vec<(String, Tensor)>) -> Result<Tensor> 
     }
 }
 
+/// The parts by the recipe that they share: they get the same rows.
+fn recipes(parts: &[Part]) -> Vec<(&Arc<Preprocessor>, Vec<&Part>)> {
+    let mut recipes: Vec<(&Arc<Preprocessor>, Vec<&Part>)> = Vec::new();
+    for part in parts {
+        let preprocessor = part.graph().preprocessor();
+        match recipes.iter_mut().find(|(other, _)| *other == preprocessor) {
+            Some((_, parts)) => parts.push(part),
+            None => recipes.push((preprocessor, vec![part])),
+        }
+    }
+    recipes
+}
+
 /// Runs a tensor in pieces of at most the largest batch.
-async fn run_rows(admission: &Admission, input: &Tensor) -> Result<Vec<Answer>> {
+async fn run_rows(admission: &Admission, part: &Part, input: &Tensor) -> Result<Vec<Answer>> {
     let rows = input.shape()[0];
-    let largest = admission.model().max_batch_size();
+    let largest = part.graph().max_batch_size();
     let pieces = (0..rows).step_by(largest).map(|start| input.rows(start, largest.min(rows - start)));
-    try_join_all(pieces.map(|piece| run_entry(admission, piece))).await
+    try_join_all(pieces.map(|piece| run_entry(admission, part, piece))).await
 }
 
 /// Queues one entry and waits for its answer, at most until the request's deadline.
-async fn run_entry(admission: &Admission, rows: Tensor) -> Result<Answer> {
+async fn run_entry(admission: &Admission, part: &Part, rows: Tensor) -> Result<Answer> {
     let context = admission.context();
     let model = admission.model();
     let deadline = context.deadline(model);
     let submission = Submission { rows, priority: context.priority(model), deadline };
-    let answer = model.scheduler().submit(submission)?;
+    let answer = part.graph().scheduler().submit(submission)?;
     match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline.into(), answer)
             .await

@@ -55,6 +55,61 @@ pub fn classify(row: &[f32], scores: Scores, k: usize) -> Result<Vec<(usize, f32
     Ok(best)
 }
 
+/// The probabilities of one output row (`[classes]`).
+///
+/// # Errors
+/// As [`classify`].
+pub fn probabilities(row: &[f32], scores: Scores) -> Result<Vec<f64>> {
+    let mut probabilities = vec![0.0; row.len()];
+    for (index, probability) in classify(row, scores, row.len())? {
+        probabilities[index] = f64::from(probability);
+    }
+    Ok(probabilities)
+}
+
+/// The logits of one output row (`[classes]`), which are the logarithms where it holds probabilities.
+///
+/// # Errors
+/// As [`classify`].
+pub fn logits(row: &[f32], scores: Scores) -> Result<Vec<f64>> {
+    classify(row, scores, 1)?;
+    let logit = |&score: &f32| match scores {
+        Scores::Logits => f64::from(score),
+        Scores::Probabilities => f64::from(score).ln(),
+    };
+    Ok(row.iter().map(logit).collect())
+}
+
+/// Averages the probabilities of several output rows (`[classes]` each), and puts the average back into the form of `scores`:
+/// the logarithms of the probabilities where the rows are logits. Their softmax is the average.
+///
+/// # Errors
+/// As [`classify`].
+pub fn average<'r>(rows: impl Iterator<Item = &'r [f32]>, scores: Scores) -> Result<Vec<f32>> {
+    let rows = rows.map(|row| Ok((1.0, probabilities(row, scores)?))).collect::<Result<Vec<_>>>()?;
+    let mut averaged = mean(rows.into_iter());
+    if scores == Scores::Logits {
+        for probability in &mut averaged {
+            *probability = probability.ln();
+        }
+    }
+    Ok(averaged)
+}
+
+/// The mean of several rows of one length, number by number, by their weights; empty without rows.
+pub fn mean(rows: impl Iterator<Item = (f64, Vec<f64>)>) -> Vec<f32> {
+    let mut weights = 0.0;
+    let mut sums: Vec<f64> = Vec::new();
+    for (weight, row) in rows {
+        weights += weight;
+        sums.resize(row.len(), 0.0);
+        for (sum, value) in sums.iter_mut().zip(row) {
+            *sum += weight * value;
+        }
+    }
+    sums.into_iter().map(|sum| (sum / weights) as f32).collect()
+}
+
 fn descending(a: f32, b: f32) -> Ordering {
     match (a.is_nan(), b.is_nan()) {
         (false, false) => b.partial_cmp(&a).unwrap_or(Ordering::Equal),
@@ -92,6 +147,21 @@ mod tests {
     fn probabilities_are_left_alone() {
         let classes = classify(&[0.25, 0.75], Scores::Probabilities, 5).unwrap();
         assert_eq!(classes, [(1, 0.75), (0, 0.25)]);
+    }
+
+    #[test]
+    fn the_average_is_of_probabilities_and_its_softmax_gives_it_back() {
+        // Logits whose softmax is (1/4, 3/4) and (1/2, 1/2): the average is (3/8, 5/8).
+        let rows = [[0.0, 3f32.ln()], [7.0, 7.0]];
+        let logits = average(rows.iter().map(<[f32; 2]>::as_slice), Scores::Logits).unwrap();
+        assert!((logits[0] - 0.375f32.ln()).abs() < 1e-6 && (logits[1] - 0.625f32.ln()).abs() < 1e-6, "{logits:?}");
+        let classes = classify(&logits, Scores::Logits, 2).unwrap();
+        assert!((classes[0].1 - 0.625).abs() < 1e-6 && (classes[1].1 - 0.375).abs() < 1e-6, "{classes:?}");
+        let rows = [[0.25, 0.75], [0.5, 0.5]];
+        let averaged = average(rows.iter().map(<[f32; 2]>::as_slice), Scores::Probabilities).unwrap();
+        assert_eq!(averaged, [0.375, 0.625]);
+        let broken = [[f32::NAN, f32::NAN]];
+        assert!(average(broken.iter().map(<[f32; 2]>::as_slice), Scores::Logits).is_err());
     }
 
     #[test]

@@ -53,7 +53,8 @@ impl Server {
 
         let runtime = Runtime::load(config.onnxruntime_library.as_deref())?;
         let metrics = Metrics::new();
-        let repository = Arc::new(Repository::new(config.model_repository, runtime, metrics.clone()));
+        let repository = Repository::new(config.model_repository, config.model_control, runtime, metrics.clone());
+        let repository = Arc::new(repository);
         let inference = Inference::new(Arc::clone(&repository), config.limits, config.default_model);
 
         let options = ConnectionOptions::from(&config.http);
@@ -90,16 +91,13 @@ impl Server {
         })
     }
 
-    /// Loads every model of the repository; then the server is ready.
+    /// Loads the models that the configuration wants at the start; then the server is ready.
     ///
     /// # Errors
     /// `NotFound` when the repository cannot be read. A model that cannot be loaded is no error: it is unavailable.
     pub async fn load(&self) -> Result<()> {
         let started = Instant::now();
-        let repository = Arc::clone(&self.repository);
-        tokio::task::spawn_blocking(move || repository.load_all())
-            .await
-            .map_err(|error| Error::internal("loading the models failed").with_source(error))??;
+        self.repository.start().await?;
         self.inference.set_ready(true);
         let models = self.inference.ready_models().len();
         tracing::info!(models, load_ms = started.elapsed().as_millis() as u64, "ready");
@@ -130,6 +128,7 @@ impl Server {
         tokio::time::sleep(self.shutdown.grace()).await;
 
         self.stop.send_replace(true);
+        self.repository.stop();
         let ended = async { tokio::join!(&mut self.http, &mut self.grpc) };
         if tokio::time::timeout_at(deadline, ended).await.is_err() {
             self.http.abort();

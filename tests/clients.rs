@@ -1,4 +1,5 @@
-//! The real clients, unmodified, against a server in this process. `cargo xtask test` installs them.
+//! What others wrote, in Python: the real clients, unmodified, against a server in this process, and onnx's checker on exported
+//! graphs. `cargo xtask test` installs them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,6 +14,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use convoy::repository::ModelControlMode;
 use convoy::server::Server;
 use server::{PLAIN_RECIPE, Repository, config, start};
 
@@ -35,8 +37,12 @@ async fn serve() -> (Server, Repository) {
     let means = format!("max_batch_size = 8\n{PLAIN_RECIPE}");
     let repository = Repository::new()
         .with("means", &graphs::channel_means(8, None), &means, "red\ngreen\nblue\n")
+        .with("spare", &graphs::channel_means(8, None), "max_batch_size = 2", "")
         .with("held", &graphs::channel_means(8, None), HELD, "");
-    (start(config(&repository)).await, repository)
+    let mut config = config(&repository);
+    config.model_control.mode = ModelControlMode::Explicit;
+    config.model_control.load = vec!["*".into()];
+    (start(config).await, repository)
 }
 
 /// Runs a program and returns what it printed; when it fails, all that it said is in the panic.
@@ -51,9 +57,10 @@ async fn run(program: PathBuf, arguments: Vec<String>) -> String {
 
 /// Runs the tests in `tests/clients/` of this name.
 async fn run_client(name: &str) {
-    let (server, _repository) = serve().await;
+    let (server, repository) = serve().await;
     let file = root().join("tests/clients").join(name).display().to_string();
-    run(python(), vec![file, server.http_address().to_string(), server.grpc_address().to_string()]).await;
+    let model = repository.path().join("spare/1/model.onnx").display().to_string();
+    run(python(), vec![file, server.http_address().to_string(), server.grpc_address().to_string(), model]).await;
     server.shutdown().await;
 }
 
@@ -116,4 +123,15 @@ async fn the_example_in_rust() {
     let example = tests.parent().unwrap().with_file_name("examples").join("classify");
     assert!(example.exists(), "{} is missing: `cargo build --example classify` makes it", example.display());
     run_example(example, Vec::new()).await;
+}
+
+/// Exports every architecture, one after the other, into a temporary folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn onnxs_checker_passes_every_exported_graph() {
+    let script = root().join("tests/reference/check_onnx.py").display().to_string();
+    let said = run(python(), vec![script, env!("CARGO_BIN_EXE_convoy").to_owned()]).await;
+    for architecture in convoy::zoo::ARCHITECTURES {
+        let checked = said.lines().any(|line| line.split(' ').next() == Some(architecture.name));
+        assert!(checked, "{} was not checked:\n{said}", architecture.name);
+    }
 }

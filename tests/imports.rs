@@ -40,6 +40,7 @@ const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("tonic", &["grpc"]),
     ("mozjpeg", &["preprocess"]),
     ("rustls", &["net"]),
+    ("notify", &["repository"]),
 ];
 
 /// Crates that the module must not know.

@@ -46,12 +46,12 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
 }
 
 fn queue(instances: usize) -> Arc<Queue<usize>> {
-    let policy = Policy {
-        max_batch_size: 2,
-        max_queue_delay: Duration::ZERO,
-        // Far away: time must not decide anything here.
-        max_priority_wait: Duration::from_hours(1),
-    };
+    held_back_queue(instances, Duration::ZERO)
+}
+
+fn held_back_queue(instances: usize, max_queue_delay: Duration) -> Arc<Queue<usize>> {
+    // What is overdue is far away: time must not decide anything here.
+    let policy = Policy { max_batch_size: 2, max_queue_delay, max_priority_wait: Duration::from_hours(1) };
     Arc::new(Queue::new(policy, instances))
 }
 
@@ -154,6 +154,24 @@ fn an_entry_wakes_an_instance_whatever_the_others_do() {
         for instance in instances {
             instance.join().unwrap();
         }
+        assert_eq!(answers.counts(), [1, 1, 0]);
+    });
+}
+
+#[test]
+fn what_is_held_back_is_run_once_the_queue_drains() {
+    check(|| {
+        // loom's clock stands still, so nothing but the draining can end the wait.
+        let (queue, answers) = (held_back_queue(1, Duration::from_hours(1)), Answers::new());
+        let share = Arc::new(Share::new(&Arc::new(Device::new(1)), 1, Duration::ZERO));
+        let instance = start(&queue, &share, &answers, 1);
+        queue.push(ticket(), 0).unwrap();
+        queue.drain();
+        answers.wait_for(0);
+        queue.push(ticket(), 1).unwrap();
+        answers.wait_for(1);
+        queue.close();
+        instance.join().unwrap();
         assert_eq!(answers.counts(), [1, 1, 0]);
     });
 }

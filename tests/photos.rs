@@ -219,7 +219,7 @@ fn mistakes_on_the_command_line_are_sentences_with_exit_codes() {
         (&["classify"], 2, "PICTURE"),
         (&["classify", "photo.jpg", "--top-k", "0"], 2, "--top-k"),
         (&["bench", "--image", "nowhere.jpg"], 1, "nowhere.jpg"),
-        (&["bench", "--image", "Cargo.toml", "--url", "https://localhost"], 1, "only http"),
+        (&["bench", "--image", "Cargo.toml", "--url", "https://localhost"], 1, "http and grpc are spoken"),
         (&["bench", "--image", "Cargo.toml", "--url", "http://127.0.0.1:1"], 1, "no server at 127.0.0.1:1"),
         (&["export", "resnet51", "--weights", "random:1"], 1, "resnet50"),
         (&["fly"], 2, "fly"),

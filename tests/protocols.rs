@@ -9,6 +9,7 @@ mod graphs;
 #[expect(dead_code, reason = "requests are made of cases")]
 mod grpc;
 #[path = "support/http.rs"]
+#[expect(dead_code, reason = "each request has a connection of its own")]
 mod http;
 #[path = "support/server.rs"]
 #[expect(dead_code, reason = "nothing here has to be waited for")]

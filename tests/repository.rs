@@ -6,7 +6,7 @@ mod support;
 use convoy::engine::Runtime;
 use convoy::onnx::ModelProto;
 use convoy::onnx::proto::tensor_proto::DataType;
-use convoy::repository::{ModelState, Repository};
+use convoy::repository::{ModelControlConfig, ModelState, Repository};
 use convoy::telemetry::Metrics;
 use support::graphs;
 
@@ -74,7 +74,7 @@ fn a_reason_names_the_file_and_the_key_and_the_others_serve() {
     std::fs::create_dir(root.path().join("empty")).unwrap();
 
     let runtime = Runtime::load(None).expect("`cargo xtask setup` has put ONNX Runtime under target/");
-    let repository = Repository::new(root.path(), runtime, Metrics::new());
+    let repository = Repository::new(root.path(), ModelControlConfig::default(), runtime, Metrics::new());
     repository.load_all().unwrap();
     let index = repository.index();
     assert_eq!(index.len(), cases.len() + 2);

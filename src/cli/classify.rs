@@ -8,12 +8,12 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use clap::Args;
 use futures_util::StreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::engine::Runtime;
 use crate::error::Error;
-use crate::inference::{Class, ClassifyRequest, Inference, Limits, RequestContext};
-use crate::repository::{Model, Repository};
+use crate::inference::{Class, ClassifyRequest, Inference, Limits, Prediction, RequestContext};
+use crate::repository::{Model, ModelControlConfig, Repository};
 use crate::telemetry::Metrics;
 
 /// Pictures in flight for each decoding thread: enough that instances find full batches, few enough to stay in the queue.
@@ -38,6 +38,10 @@ pub(super) struct ClassifyArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     top_k: u32,
 
+    /// Name the classes of the model's side branches, too
+    #[arg(long)]
+    aux: bool,
+
     /// Print one JSON object a line instead of text
     #[arg(long)]
     json: bool,
@@ -59,19 +63,19 @@ pub(super) struct ClassifyArgs {
 pub(super) async fn run(args: &ClassifyArgs) -> Result<bool> {
     let limits = Limits::default();
     let (inference, model) = tokio::task::block_in_place(|| load(args, &limits))?;
-    let top_k = args.top_k as usize;
+    let (top_k, aux) = (args.top_k as usize, args.aux);
     let mut answers = futures_util::stream::iter(&args.pictures)
         .map(|path| {
             let (inference, model) = (&inference, &model);
-            async move { (path, classify(inference, model, path, top_k).await) }
+            async move { (path, classify(inference, model, path, top_k, aux).await) }
         })
         .buffered(limits.decode_threads * IN_FLIGHT_PER_THREAD);
     let mut complete = true;
     let mut out = std::io::stdout().lock();
     while let Some((path, answer)) = answers.next().await {
         match answer {
-            Ok(classes) if args.json => writeln!(out, "{}", to_json(&model, path, &classes))?,
-            Ok(classes) => print_classes(&mut out, path, &classes)?,
+            Ok(prediction) if args.json => writeln!(out, "{}", to_json(&model, path, &prediction))?,
+            Ok(prediction) => print(&mut out, path, &prediction)?,
             Err(error) => {
                 complete = false;
                 writeln!(std::io::stderr(), "error: {}: {error:#}", path.display())?;
@@ -83,7 +87,8 @@ pub(super) async fn run(args: &ClassifyArgs) -> Result<bool> {
 
 fn load(args: &ClassifyArgs, limits: &Limits) -> Result<(Inference, Arc<Model>)> {
     let runtime = Runtime::load(args.onnxruntime_library.as_deref())?;
-    let repository = Arc::new(Repository::new(&args.model_repository, runtime, Metrics::new()));
+    let repository =
+        Arc::new(Repository::new(&args.model_repository, ModelControlConfig::default(), runtime, Metrics::new()));
     match &args.model {
         Some(name) => repository.load_one(name)?,
         None => repository.load_all()?,
@@ -104,16 +109,31 @@ fn load(args: &ClassifyArgs, limits: &Limits) -> Result<(Inference, Arc<Model>)>
     Ok((inference, model))
 }
 
-async fn classify(inference: &Inference, model: &Arc<Model>, path: &Path, top_k: usize) -> Result<Vec<Class>> {
+async fn classify(
+    inference: &Inference,
+    model: &Arc<Model>,
+    path: &Path,
+    top_k: usize,
+    aux: bool,
+) -> Result<Prediction> {
     let picture = tokio::task::block_in_place(|| std::fs::read(path)).context("the file cannot be read")?;
     let admission = inference.admit(Arc::clone(model), RequestContext::new("cli"))?;
-    let request = ClassifyRequest { pictures: vec![Bytes::from(picture)], top_k };
+    let request = ClassifyRequest { pictures: vec![Bytes::from(picture)], top_k, aux };
     let classification = inference.classify(admission, request).await?;
     Ok(classification.predictions.into_iter().next().unwrap_or_default())
 }
 
-fn print_classes(out: &mut impl Write, path: &Path, classes: &[Class]) -> std::io::Result<()> {
+fn print(out: &mut impl Write, path: &Path, prediction: &Prediction) -> std::io::Result<()> {
     writeln!(out, "{}", path.display())?;
+    print_classes(out, &prediction.classes)?;
+    for (output, classes) in &prediction.branches {
+        writeln!(out, " {output}")?;
+        print_classes(out, classes)?;
+    }
+    Ok(())
+}
+
+fn print_classes(out: &mut impl Write, classes: &[Class]) -> std::io::Result<()> {
     for class in classes {
         let label = class.label.as_deref().unwrap_or("");
         writeln!(out, "  {:.4}  {:>4}  {label}", class.score, class.index)?;
@@ -121,15 +141,21 @@ fn print_classes(out: &mut impl Write, path: &Path, classes: &[Class]) -> std::i
     Ok(())
 }
 
-fn to_json(model: &Model, path: &Path, classes: &[Class]) -> serde_json::Value {
-    let classes: Vec<_> = classes
-        .iter()
-        .map(|class| json!({ "index": class.index, "label": class.label.as_deref(), "score": class.score }))
-        .collect();
-    json!({
+fn to_json(model: &Model, path: &Path, prediction: &Prediction) -> Value {
+    let mut object = json!({
         "picture": path.display().to_string(),
         "model_name": model.name(),
         "model_version": model.version().to_string(),
-        "classes": classes,
-    })
+        "classes": classes_json(&prediction.classes),
+    });
+    if !prediction.branches.is_empty() {
+        let branches = prediction.branches.iter().map(|(output, classes)| (output.clone(), classes_json(classes)));
+        object["branches"] = Value::Object(branches.collect());
+    }
+    object
+}
+
+fn classes_json(classes: &[Class]) -> Value {
+    let class = |class: &Class| json!({ "index": class.index, "label": class.label.as_deref(), "score": class.score });
+    classes.iter().map(class).collect()
 }

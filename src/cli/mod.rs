@@ -8,6 +8,7 @@ mod describe;
 mod export;
 mod hash_key;
 mod list;
+mod memory;
 mod pull;
 mod serve;
 

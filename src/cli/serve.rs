@@ -7,7 +7,9 @@ use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::memory;
 use crate::config::ServerConfig;
+use crate::repository::ModelControlMode;
 use crate::server::Server;
 use crate::telemetry::{LogFormat, start_logging};
 
@@ -56,6 +58,19 @@ options! {
     /// ONNX Runtime library [default: `ORT_DYLIB_PATH`, beside the executable, where `cargo xtask setup` puts it]
     #[arg(long, env = "CONVOY_ONNXRUNTIME_LIBRARY", value_name = "FILE")]
     onnxruntime_library: PathBuf => onnxruntime_library, Some;
+
+    /// Who decides which models are loaded: nobody after the start, the repository's folder, or clients [default: none]
+    #[arg(long, env = "CONVOY_MODEL_CONTROL_MODE", value_enum)]
+    model_control_mode: ModelControlMode => model_control.mode;
+
+    /// How often the repository is looked at in the mode poll, and how long a change must be over, in milliseconds
+    /// [default: 5000]
+    #[arg(long, env = "CONVOY_MODEL_CONTROL_POLL_INTERVAL_MS", value_name = "MS")]
+    model_control_poll_interval_ms: u64 => model_control.poll_interval_ms;
+
+    /// Models to load at the start in the mode explicit, separated by commas, or * [default: none]
+    #[arg(long, env = "CONVOY_MODEL_CONTROL_LOAD", value_name = "NAMES", value_delimiter = ',')]
+    model_control_load: Vec<String> => model_control.load;
 
     /// Where HTTP listens; port 0 takes a free one [default: 0.0.0.0:8000]
     #[arg(long, env = "CONVOY_HTTP_ADDRESS", value_name = "IP:PORT")]
@@ -177,6 +192,7 @@ options! {
 impl Serve {
     /// Serves until a signal says to stop.
     pub(super) fn run(self) -> anyhow::Result<()> {
+        memory::settle();
         let mut config = match &self.config {
             Some(path) => ServerConfig::read(path)?,
             None => ServerConfig::default(),
@@ -295,6 +311,7 @@ mod tests {
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for (option, value) in [
             ("--model-repository", default.model_repository.display().to_string()),
+            ("--model-control-poll-interval-ms", default.model_control.poll_interval_ms.to_string()),
             ("--http-address", default.http.address.to_string()),
             ("--http-max-body-bytes", default.http.max_body_bytes.to_string()),
             ("--http-max-json-depth", default.http.max_json_depth.to_string()),

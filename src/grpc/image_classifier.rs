@@ -12,7 +12,9 @@ use super::proto::convoy::v1::image_classifier_server::ImageClassifier;
 use super::status::{code_of, message_of, status_of};
 use super::stream::{Answers, Order, answers};
 use crate::error::{Error, Result as DomainResult};
-use crate::inference::{Class, Classification, ClassifyRequest, DEFAULT_TOP_K, Inference, Timing, parse_version};
+use crate::inference::{
+    Class, Classification, ClassifyRequest, DEFAULT_TOP_K, Inference, Prediction, Timing, parse_version,
+};
 use crate::repository::Model;
 
 /// The service over the facade.
@@ -69,12 +71,16 @@ async fn classify(
     request: pb::ClassifyRequest,
 ) -> DomainResult<pb::ClassifyResponse> {
     let model = model(inference, &request)?;
-    let top_k = request.top_k.map_or(DEFAULT_TOP_K, |top_k| top_k as usize);
     let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
     let priority = Some(request.priority).filter(|&priority| priority > 0);
     let admission = inference.admit(Arc::clone(&model), call.context(timeout, priority))?;
-    let answer = inference.classify(admission, ClassifyRequest { pictures: request.images, top_k }).await?;
+    let answer = inference.classify(admission, request_of(request)).await?;
     Ok(response(&model, answer))
+}
+
+fn request_of(request: pb::ClassifyRequest) -> ClassifyRequest {
+    let top_k = request.top_k.map_or(DEFAULT_TOP_K, |top_k| top_k as usize);
+    ClassifyRequest { pictures: request.images, top_k, aux: request.aux }
 }
 
 fn model(inference: &Inference, request: &pb::ClassifyRequest) -> DomainResult<Arc<Model>> {
@@ -87,21 +93,29 @@ fn model(inference: &Inference, request: &pb::ClassifyRequest) -> DomainResult<A
 }
 
 fn response(model: &Model, answer: Classification) -> pb::ClassifyResponse {
+    pb::ClassifyResponse {
+        model_name: model.name().to_owned(),
+        model_version: model.version().to_string(),
+        predictions: answer.predictions.into_iter().map(prediction).collect(),
+        timing: Some(timing(answer.timing)),
+    }
+}
+
+fn prediction(prediction: Prediction) -> pb::Prediction {
+    let branch = |(output, branch)| pb::Branch { output, classes: classes(branch) };
+    pb::Prediction {
+        classes: classes(prediction.classes),
+        branches: prediction.branches.into_iter().map(branch).collect(),
+    }
+}
+
+fn classes(classes: Vec<Class>) -> Vec<pb::Class> {
     let class = |class: Class| pb::Class {
         index: class.index as u32,
         label: class.label.map(|label| label.to_string()),
         score: class.score,
     };
-    pb::ClassifyResponse {
-        model_name: model.name().to_owned(),
-        model_version: model.version().to_string(),
-        predictions: answer
-            .predictions
-            .into_iter()
-            .map(|classes| pb::Prediction { classes: classes.into_iter().map(class).collect() })
-            .collect(),
-        timing: Some(timing(answer.timing)),
-    }
+    classes.into_iter().map(class).collect()
 }
 
 fn timing(timing: Timing) -> pb::Timing {

@@ -91,3 +91,74 @@ impl Connections {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use hyper::client::conn::http2::handshake;
+    use hyper::{Request, Response};
+    use prometheus::Registry;
+    use tokio::net::TcpStream;
+    use tonic::body::Body;
+    use tonic::server::NamedService;
+    use tonic::{Code, Status};
+    use tower::Service;
+
+    use super::*;
+    use crate::auth::{AuthConfig, Keys};
+    use crate::grpc::metrics::GrpcMetrics;
+
+    /// A service whose every call panics.
+    #[derive(Clone)]
+    struct Panicking;
+
+    impl NamedService for Panicking {
+        const NAME: &'static str = "test.Panicking";
+    }
+
+    impl Service<Request<Body>> for Panicking {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = futures_util::future::BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            Box::pin(async { panic!("the secret cause") })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_an_internal_error_and_the_connection_lives_on() {
+        let registry = Registry::new();
+        let keys = Keys::open(&AuthConfig::default()).unwrap();
+        let observer = Observer::new(GrpcMetrics::register(&registry, &[]).unwrap(), keys);
+        let connections = Connections::new(&GrpcConfig::default(), Routes::new(Panicking), observer);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(connections.serve(listener, None, std::future::pending()));
+
+        let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let (mut client, connection) = handshake(TokioExecutor::new(), stream).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..2 {
+            let request = Request::post(format!("http://{address}/test.Panicking/Any"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(Full::new(Bytes::from_static(&[0; 5])))
+                .unwrap();
+            let (head, body) = client.send_request(request).await.unwrap().into_parts();
+            let trailers = body.collect().await.unwrap().trailers().cloned();
+            let status = Status::from_header_map(&trailers.unwrap_or(head.headers)).unwrap();
+            assert_eq!(status.code(), Code::Internal);
+            assert!(status.message().starts_with("the server failed on this call (request id "), "{status:?}");
+            assert!(!status.message().contains("secret"), "{status:?}");
+        }
+        server.abort();
+    }
+}

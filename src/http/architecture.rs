@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::AppState;
 use super::error::HttpResult;
 use super::extract::Target;
+use crate::error::Error;
 use crate::zoo::describe::Description;
 
 /// The costs for one picture, of the version that the path names or else of the newest.
@@ -20,6 +21,11 @@ pub(super) async fn show(State(app): AppState, target: Target) -> HttpResult<Res
         description: &'a Description,
     }
     let model = app.inference.model(&target.model, target.version)?;
+    let Some(graph) = model.graph() else {
+        let members: Vec<_> = model.members().into_iter().map(|member| member.name).collect();
+        let message = format!("the model {} is an ensemble: ask for its members, {}", model.name(), members.join(", "));
+        return Err(Error::not_found(message).into());
+    };
     let version = model.version().to_string();
-    Ok(Json(Answer { model: model.name(), version, description: model.description() }).into_response())
+    Ok(Json(Answer { model: model.name(), version, description: graph.description() }).into_response())
 }

@@ -9,6 +9,7 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -18,7 +19,7 @@ use super::json::{self, off_worker};
 use super::tensor_json::read_base64_list;
 use super::{App, AppState};
 use crate::error::{Error, Result};
-use crate::inference::{Class, ClassifyRequest, DEFAULT_TOP_K, RequestContext, Timing};
+use crate::inference::{Class, ClassifyRequest, DEFAULT_TOP_K, Prediction, RequestContext, Timing};
 use crate::repository::Model;
 
 /// What may be said beside the pictures, in the query.
@@ -27,6 +28,9 @@ use crate::repository::Model;
 pub(super) struct Options {
     #[serde(default = "default_top_k")]
     pub(super) top_k: usize,
+    /// Whether the side branches' classes are wanted, too.
+    #[serde(default)]
+    pub(super) aux: bool,
     timeout_ms: Option<u64>,
     priority: Option<u32>,
 }
@@ -94,11 +98,12 @@ pub(super) async fn classify(
             return Err(error.into());
         }
     };
-    let answer = app.inference.classify(admission, ClassifyRequest { pictures, top_k: options.top_k }).await?;
+    let request = ClassifyRequest { pictures, top_k: options.top_k, aux: options.aux };
+    let answer = app.inference.classify(admission, request).await?;
     Ok(Json(AnswerJson {
         model_name: model.name(),
         model_version: model.version().to_string(),
-        predictions: answer.predictions.iter().map(|classes| PredictionJson::from(classes.as_slice())).collect(),
+        predictions: answer.predictions.iter().map(PredictionJson).collect(),
         timing: TimingJson::from(answer.timing),
     })
     .into_response())
@@ -112,18 +117,32 @@ struct AnswerJson<'a> {
     timing: TimingJson,
 }
 
-/// The classes of one picture.
-#[derive(Serialize)]
-pub(super) struct PredictionJson<'a> {
-    classes: Vec<ClassJson<'a>>,
+/// The classes of one picture: `{"classes": […]}`, with `"branches": {"<output>": […], …}` where these were asked for.
+pub(super) struct PredictionJson<'a>(pub(super) &'a Prediction);
+
+impl Serialize for PredictionJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("classes", &json_of(&self.0.classes))?;
+        if !self.0.branches.is_empty() {
+            map.serialize_entry("branches", &BranchesJson(&self.0.branches))?;
+        }
+        map.end()
+    }
 }
 
-impl<'a> From<&'a [Class]> for PredictionJson<'a> {
-    fn from(classes: &'a [Class]) -> Self {
-        let json =
-            |class: &'a Class| ClassJson { index: class.index, label: class.label.as_deref(), score: class.score };
-        Self { classes: classes.iter().map(json).collect() }
+/// The classes of each side branch, by its output's name, in the graph's order.
+struct BranchesJson<'a>(&'a [(String, Vec<Class>)]);
+
+impl Serialize for BranchesJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, branch)| (name, json_of(branch))))
     }
+}
+
+fn json_of<'a>(classes: &'a [Class]) -> Vec<ClassJson<'a>> {
+    let json = |class: &'a Class| ClassJson { index: class.index, label: class.label.as_deref(), score: class.score };
+    classes.iter().map(json).collect()
 }
 
 #[derive(Serialize)]

@@ -11,7 +11,7 @@ use super::error::HttpResult;
 use super::extract::Target;
 use super::{App, AppState};
 use crate::error::Error;
-use crate::repository::ModelState;
+use crate::repository::{Kind, ModelState};
 
 /// `GET /v1/models`: the names, as KServe's V1 protocol lists them, and details.
 pub(super) async fn list(State(app): AppState) -> Response {
@@ -55,6 +55,9 @@ struct Details {
     input_size: Option<InputSize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<&'static str>,
+    /// An ensemble's members.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    members: Vec<String>,
 }
 
 /// The network's input, in pixels.
@@ -75,6 +78,7 @@ fn all_details(app: &App) -> BTreeMap<String, Details> {
             classes: None,
             input_size: None,
             provider: None,
+            members: Vec::new(),
         });
         if entry.state == ModelState::Ready {
             details.state = ModelState::Ready.as_str();
@@ -88,9 +92,16 @@ fn all_details(app: &App) -> BTreeMap<String, Details> {
     for model in ready {
         if let Some(details) = all.get_mut(model.name()) {
             details.classes = model.class_count();
-            let (height, width) = model.input_size();
-            details.input_size = Some(InputSize { height, width });
-            details.provider = Some(model.provider());
+            match model.kind() {
+                Kind::Graph(graph) => {
+                    let (height, width) = graph.input_size();
+                    details.input_size = Some(InputSize { height, width });
+                    details.provider = Some(graph.provider());
+                }
+                Kind::Ensemble(ensemble) => {
+                    details.members = ensemble.members().iter().map(|member| member.name.clone()).collect();
+                }
+            }
         }
     }
     all

@@ -66,10 +66,10 @@ pub(super) async fn predict(
     }
     match instances {
         Instances::Pictures(pictures) => {
-            let request = ClassifyRequest { pictures, top_k: options.top_k };
+            let request = ClassifyRequest { pictures, top_k: options.top_k, aux: options.aux };
             let answer = app.inference.classify(admission, request).await?;
-            let classes = answer.predictions.iter().map(|classes| PredictionJson::from(classes.as_slice()));
-            Ok(Json(AnswerJson { predictions: classes.collect::<Vec<_>>() }).into_response())
+            let predictions = answer.predictions.iter().map(PredictionJson).collect::<Vec<_>>();
+            Ok(Json(AnswerJson { predictions }).into_response())
         }
         Instances::Tensor(tensor) => {
             let rows = tensor.shape()[0];

@@ -6,11 +6,18 @@ use tokio::sync::watch;
 
 use super::Inference;
 use crate::error::{Error, ErrorKind, Result};
-use crate::repository::Model;
+use crate::repository::{IndexEntry, Model, ModelState, Overrides};
 
 /// The protocol extensions that work: a client may rely on each.
-pub const EXTENSIONS: &[&str] =
-    &["binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy", "statistics"];
+pub const EXTENSIONS: &[&str] = &[
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+];
 
 impl Inference {
     /// Whether the model called `name`, in `version` or in any, can be used.
@@ -39,20 +46,33 @@ impl Inference {
         Ok(self.ready_versions(name))
     }
 
+    /// As [`Inference::index`], and where clients decide what is loaded also the models that are there to be loaded.
+    ///
+    /// # Errors
+    /// `Internal` when looking for them fails.
+    pub async fn full_index(&self, ready_only: bool) -> Result<Vec<IndexEntry>> {
+        let repository = Arc::clone(&self.inner.repository);
+        let mut index = tokio::task::spawn_blocking(move || repository.full_index())
+            .await
+            .map_err(|error| Error::internal("the models could not be listed").with_source(error))?;
+        index.retain(|entry| !ready_only || entry.state == ModelState::Ready);
+        Ok(index)
+    }
+
     /// Loads the model called `name`, or loads it again.
     ///
     /// # Errors
-    /// `Unimplemented`: the models are loaded when the server starts.
-    pub fn load_model(&self, name: &str) -> Result<()> {
-        Err(not_offered("loaded", name))
+    /// As [`Repository::load`](crate::repository::Repository::load).
+    pub async fn load_model(&self, name: &str, overrides: Overrides) -> Result<()> {
+        self.inner.repository.load(name, overrides).await
     }
 
-    /// Unloads the model called `name`.
+    /// Unloads the model called `name`, and where it is an ensemble its members too, if `and_members` says so.
     ///
     /// # Errors
-    /// `Unimplemented`: the models stay loaded until the server ends.
-    pub fn unload_model(&self, name: &str) -> Result<()> {
-        Err(not_offered("unloaded", name))
+    /// As [`Repository::unload`](crate::repository::Repository::unload).
+    pub async fn unload_model(&self, name: &str, and_members: bool) -> Result<()> {
+        self.inner.repository.unload(name, and_members).await
     }
 
     /// Watches for changes of readiness and of the models' states.
@@ -91,10 +111,4 @@ pub fn parse_version(model: &str, text: &str) -> Result<u64> {
         return Err(Error::not_found(format!("a version is a number, which `{text}` is not")));
     }
     text.parse().map_err(|_| Error::not_found(format!("the model {model} has no version {text}")))
-}
-
-fn not_offered(verb: &str, model: &str) -> Error {
-    let message =
-        format!("the model {model} cannot be {verb} over the API: this server loads its models when it starts");
-    Error::new(ErrorKind::Unimplemented, message)
 }

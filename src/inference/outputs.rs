@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::request::{Class, InferRequest};
+use super::request::{Class, InferRequest, Prediction};
 use crate::error::{Error, Result};
 use crate::postprocess;
-use crate::repository::Model;
+use crate::repository::{ClassOutput, Model};
 use crate::scheduler::Answer;
 use crate::tensor::{DataType, Tensor};
 
@@ -56,10 +56,18 @@ pub(super) fn collect(model: &Model, requested: &[Requested], answers: &[Answer]
         .collect()
 }
 
-/// The `count` most probable classes of the class output's one row.
-pub(super) fn classes(model: &Model, output: &Tensor, count: usize) -> Result<Vec<Class>> {
-    let row = to_f32(output)?;
-    let best = postprocess::classify(&row, model.scores(), count)?;
+/// The `count` most probable classes of one picture's answer, and those of each side branch where `aux` asks for them.
+pub(super) fn prediction(model: &Model, answer: &Answer, count: usize, aux: bool) -> Result<Prediction> {
+    let of = |output: ClassOutput| classes(model, output, &answer.outputs[output.index], count);
+    let branches = if aux { model.branches() } else { &[] };
+    let branches = branches.iter().map(|&branch| Ok((model.outputs()[branch.index].name.clone(), of(branch)?)));
+    Ok(Prediction { classes: of(model.class_output())?, branches: branches.collect::<Result<_>>()? })
+}
+
+/// The `count` most probable classes of an output's one row.
+fn classes(model: &Model, output: ClassOutput, row: &Tensor, count: usize) -> Result<Vec<Class>> {
+    let row = to_f32(row)?;
+    let best = postprocess::classify(&row, output.scores, count)?;
     Ok(best
         .into_iter()
         .map(|(index, score)| Class { index, label: model.labels().get(index).cloned(), score })
@@ -88,7 +96,8 @@ fn classification(model: &Model, output: &Tensor, count: usize) -> Result<Tensor
     Tensor::from_byte_strings(&strings)?.reshape(vec![rows, count])
 }
 
-fn concatenate(parts: &[&Tensor]) -> Result<Tensor> {
+/// Joins `parts` along the first dimension.
+pub(super) fn concatenate(parts: &[&Tensor]) -> Result<Tensor> {
     let [first, rest @ ..] = parts else {
         return Err(Error::internal("the model gave no answer"));
     };
@@ -107,11 +116,21 @@ fn concatenate(parts: &[&Tensor]) -> Result<Tensor> {
     Tensor::new(first.data_type(), shape, bytes.into())
 }
 
-fn to_f32(tensor: &Tensor) -> Result<std::borrow::Cow<'_, [f32]>> {
+/// The elements of a floating-point tensor.
+pub(super) fn to_f32(tensor: &Tensor) -> Result<std::borrow::Cow<'_, [f32]>> {
     Ok(match tensor.data_type() {
         DataType::Fp16 => tensor.to_slice::<half::f16>()?.iter().map(|value| value.to_f32()).collect(),
         DataType::Fp64 => tensor.to_slice::<f64>()?.iter().map(|&value| value as f32).collect(),
         DataType::Fp32 => tensor.to_slice::<f32>()?,
         other => return Err(Error::invalid(format!("an output of {other} holds no class scores"))),
     })
+}
+
+/// A floating-point tensor of `data_type`, rounded from `values`.
+pub(super) fn from_f32(data_type: DataType, shape: Vec<usize>, values: &[f32]) -> Result<Tensor> {
+    match data_type {
+        DataType::Fp16 => Tensor::from_vec(shape, values.iter().map(|&value| half::f16::from_f32(value)).collect()),
+        DataType::Fp64 => Tensor::from_vec(shape, values.iter().map(|&value| f64::from(value)).collect()),
+        _ => Tensor::from_vec(shape, values.to_vec()),
+    }
 }

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::Limits;
 use super::request::Admission;
 use crate::error::{Error, Result};
-use crate::preprocess::PictureLimits;
+use crate::preprocess::{PictureLimits, Preprocessor};
 use crate::scheduler::Preparation;
 use crate::tensor::Tensor;
 
@@ -62,7 +62,7 @@ impl Pictures {
         Waiting { backlog: Arc::clone(&self.backlog), pictures: AtomicUsize::new(count), preparation }
     }
 
-    /// Makes a picture, one of those that `waiting` stands for, the model's input row, shape `[1, …]`, and says how long that
+    /// Makes a picture, one of those that `waiting` stands for, the model's input, a row for each crop, and says how long that
     /// took.
     ///
     /// A picture that nobody waits for any more, or whose deadline has passed or cannot be met any more, is not decoded.
@@ -70,6 +70,7 @@ impl Pictures {
         &self,
         admission: &Admission,
         waiting: &Waiting,
+        preprocessor: &Arc<Preprocessor>,
         picture: Bytes,
     ) -> Result<(Tensor, Duration)> {
         let thread = Arc::clone(&self.threads)
@@ -81,9 +82,9 @@ impl Pictures {
             return Err(Error::deadline_exceeded("the request's deadline passed before its picture was decoded"));
         }
         admission.check_deadline()?;
-        let preprocessor = Arc::clone(model.preprocessor());
+        let preprocessor = Arc::clone(preprocessor);
         let limits = self.limits.clone();
-        let decode_seconds = model.scheduler().metrics().decode_seconds.clone();
+        let decode_seconds = model.metrics().decode_seconds.clone();
         // Dropped by the thread, which goes on when nobody waits for the picture any more.
         let decoding = waiting.begin();
         let decoding = tokio::task::spawn_blocking(move || {

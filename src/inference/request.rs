@@ -7,9 +7,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{deadline, outcome};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::preprocess::PictureLimits;
-use crate::repository::Model;
+use crate::repository::{GraphModel, Member, Model};
 use crate::scheduler::{Demand, Permit, Preparation};
 use crate::telemetry::Outcome;
 use crate::tensor::Tensor;
@@ -70,27 +70,62 @@ impl RequestContext {
     pub(super) fn priority(&self, model: &Model) -> u32 {
         self.priority.unwrap_or(model.config().batching.default_priority).max(1)
     }
-
-    /// What a request of `rows` rows that hold `bytes` asks of the scheduler.
-    pub(super) fn demand(&self, model: &Model, rows: usize, bytes: usize, preparation: Preparation) -> Demand {
-        Demand { rows, bytes, priority: self.priority(model), deadline: self.deadline(model), preparation }
-    }
 }
 
-/// Proof that a request may use a model: it holds the model's version through a reload, and places in its bounded queue.
+/// Proof that a request may use a model: it holds the model's version through a reload, and places in its bounded queue, or in
+/// those of an ensemble's members.
 ///
 /// Dropping it gives the places back, and counts the request as canceled unless it has been answered.
 #[derive(Debug)]
 pub struct Admission {
     model: Arc<Model>,
     context: RequestContext,
-    permit: Permit,
+    parts: Vec<Part>,
     answered: bool,
 }
 
+/// What a graph has to do for a request: all, or what falls to a member of an ensemble.
+#[derive(Debug)]
+pub(super) struct Part {
+    member: Member,
+    permit: Permit,
+}
+
+impl Part {
+    /// What runs it.
+    pub(super) fn graph(&self) -> &GraphModel {
+        &self.member.graph
+    }
+
+    /// Its share of an ensemble's average.
+    pub(super) fn weight(&self) -> f64 {
+        self.member.weight
+    }
+}
+
 impl Admission {
-    pub(super) fn new(model: Arc<Model>, context: RequestContext, permit: Permit) -> Self {
-        Self { model, context, permit, answered: false }
+    /// Takes a place for one row in every graph that the model runs, or none. With `check_deadline`, the context says all that
+    /// there is to know of the request's deadline.
+    pub(super) fn new(model: Arc<Model>, context: RequestContext, check_deadline: bool) -> Result<Self> {
+        let demand = |member: &Member| Demand {
+            rows: 1,
+            bytes: member.graph.row_bytes(),
+            priority: context.priority(&model),
+            deadline: context.deadline(&model).filter(|_| check_deadline),
+            preparation: Preparation::default(),
+        };
+        let part = |member: Member| {
+            let permit = member.graph.scheduler().admit(demand(&member));
+            Ok(Part { permit: permit.map_err(|error| in_member(&model, &member, error))?, member })
+        };
+        let parts = model.members().into_iter().map(part).collect::<Result<_>>();
+        match parts {
+            Ok(parts) => Ok(Self { model, context, parts, answered: false }),
+            Err(error) => {
+                model.record_request(context.protocol, Outcome::Rejected, context.received.elapsed());
+                Err(error)
+            }
+        }
     }
 
     /// The model admitted to.
@@ -109,23 +144,39 @@ impl Admission {
     }
 
     /// Counts the request as failed with `error`: for what a handler finds wrong before it calls the facade.
-    pub fn reject(mut self, error: &crate::error::Error) {
+    pub fn reject(mut self, error: &Error) {
         self.count(outcome(error.kind()));
     }
 
-    pub(super) fn rows(&self) -> usize {
-        self.permit.rows()
+    /// What there is to run: one part, unless the model is an ensemble.
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
-    /// Asks for what the request really needs, now that its body is parsed: places for `rows` rows, and `bytes` held until it
-    /// is answered. Refuses it if its deadline, which may not have been known before, cannot be met.
-    pub(super) fn extend_to(&mut self, rows: usize, bytes: usize, preparation: Preparation) -> Result<()> {
-        self.permit.change(self.context.demand(&self.model, rows, bytes, preparation))
+    /// Asks each graph for what the request really needs, now that its body is parsed: places for as many rows as `rows` says,
+    /// beside which it holds `encoded` bytes. Refuses the request if its deadline, which may not have been known before, cannot
+    /// be met.
+    pub(super) fn extend_to(
+        &mut self,
+        rows: impl Fn(&GraphModel) -> usize,
+        encoded: usize,
+        preparation: Preparation,
+    ) -> Result<()> {
+        let (priority, deadline) = (self.context.priority(&self.model), self.context.deadline(&self.model));
+        for Part { member, permit } in &mut self.parts {
+            let rows = rows(&member.graph);
+            let bytes = rows.saturating_mul(member.graph.row_bytes()).saturating_add(encoded);
+            permit
+                .change(Demand { rows, bytes, priority, deadline, preparation })
+                .map_err(|error| in_member(&self.model, member, error))?;
+        }
+        Ok(())
     }
 
     /// Looks once more whether the deadline can be met with what is more urgent by now.
     pub(super) fn check_deadline(&self) -> Result<()> {
-        self.permit.check()
+        let check = |part: &Part| part.permit.check().map_err(|error| in_member(&self.model, &part.member, error));
+        self.parts.iter().try_for_each(check)
     }
 
     pub(super) fn finish<T>(mut self, result: &Result<T>) {
@@ -135,7 +186,16 @@ impl Admission {
     fn count(&mut self, outcome: Outcome) {
         self.answered = true;
         let took = self.context.received.elapsed();
-        self.model.scheduler().record_request(self.context.protocol, outcome, took);
+        self.model.record_request(self.context.protocol, outcome, took);
+    }
+}
+
+/// Says which member of an ensemble an error is about.
+fn in_member(model: &Model, member: &Member, error: Error) -> Error {
+    if model.is_ensemble() {
+        error.map_message(|message| format!("the member {}: {message}", member.name))
+    } else {
+        error
     }
 }
 
@@ -186,15 +246,26 @@ pub struct ClassifyRequest {
     pub pictures: Vec<Bytes>,
     /// How many classes to return for each picture: at least 1; more than there are means all.
     pub top_k: usize,
+    /// Whether the classes of each side branch are wanted, too.
+    pub aux: bool,
 }
 
 /// The answer to a [`ClassifyRequest`].
 #[derive(Debug)]
 pub struct Classification {
-    /// One list of classes for each picture, in order.
-    pub predictions: Vec<Vec<Class>>,
+    /// One for each picture, in order.
+    pub predictions: Vec<Prediction>,
     /// Where the time went.
     pub timing: Timing,
+}
+
+/// What is on one picture.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Prediction {
+    /// The most probable classes, the most probable first.
+    pub classes: Vec<Class>,
+    /// The same of each side branch, by the output's name in the graph's order; empty unless asked for.
+    pub branches: Vec<(String, Vec<Class>)>,
 }
 
 /// One class of a prediction.

@@ -9,7 +9,9 @@ use image::metadata::Orientation;
 
 use super::Frame;
 use super::decode::{Eighths, Picture};
-use super::recipe::{Decode, Plan, Target};
+use super::normalize::Direction;
+use super::plan::{Crops, Plan, Target};
+use super::recipe::Decode;
 use super::resize::{Line, Taps};
 use crate::error::{Error, Result};
 
@@ -22,6 +24,18 @@ pub(super) struct Geometry {
     sideways: bool,
     /// The share of its size at which the file is decoded.
     share: Eighths,
+    /// In torchvision's order.
+    crops: Vec<Crop>,
+}
+
+/// One crop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Crop {
+    /// Where it begins in what is kept of the resized picture.
+    x: usize,
+    y: usize,
+    /// Whether its left and right change places.
+    mirrored: bool,
 }
 
 /// One axis of the picture, in pixels.
@@ -31,7 +45,7 @@ struct Axis {
     picture: usize,
     /// What it is resized to.
     resized: usize,
-    /// What of that the crop keeps.
+    /// What of that the crop, or any of several, keeps.
     kept: Range<usize>,
     /// Where the kept part begins in the input.
     at: usize,
@@ -43,7 +57,8 @@ struct Axis {
 
 impl Geometry {
     /// # Errors
-    /// `InvalidArgument` when the recipe neither resizes nor crops and the picture has not the input's size.
+    /// `InvalidArgument` when the recipe neither resizes nor crops and the picture has not the input's size, or when it takes
+    /// several crops without resizing and the picture is smaller than they are.
     pub(super) fn new(plan: &Plan, picture: &Picture<'_>) -> Result<Self> {
         let orientation = if plan.exif_orientation { picture.orientation() } else { Orientation::NoTransforms };
         let (sideways, mirrored_x, mirrored_y) = turns(orientation);
@@ -62,22 +77,34 @@ impl Geometry {
         } else {
             Eighths::ALL
         };
-        Ok(Self {
-            x: Axis::new(width, resized_width, plan.width, mirrored_x),
-            y: Axis::new(height, resized_height, plan.height, mirrored_y),
-            sideways,
-            share,
-        })
+        if plan.crops != Crops::Center && (resized_width < plan.width || resized_height < plan.height) {
+            let message = format!(
+                "the picture is {width}×{height}, too small for the {} crops of {}×{} that the model takes",
+                plan.crops.count(),
+                plan.width,
+                plan.height
+            );
+            return Err(Error::invalid(message));
+        }
+        let mut x = Axis::new(width, resized_width, plan.width, mirrored_x);
+        let mut y = Axis::new(height, resized_height, plan.height, mirrored_y);
+        let crops = match plan.crops {
+            Crops::Center => vec![Crop { x: 0, y: 0, mirrored: false }],
+            Crops::Five => five_crops(&mut x, &mut y),
+            Crops::Ten => {
+                let five = five_crops(&mut x, &mut y);
+                // torchvision mirrors the picture and crops that: each crop begins as far from the other side.
+                let room = x.resized - x.input;
+                let mirrored = five.iter().map(|&Crop { x, y, .. }| Crop { x: room - x, y, mirrored: true });
+                five.iter().copied().chain(mirrored).collect()
+            }
+        };
+        Ok(Self { x, y, sideways, share, crops })
     }
 
     /// The share of its size at which the file is to be decoded.
     pub(super) fn share(&self) -> Eighths {
         self.share
-    }
-
-    /// Whether the file's rows run down the picture, so that its lines of pixels do.
-    pub(super) fn is_sideways(&self) -> bool {
-        self.sideways
     }
 
     /// Whether parts of the input lie outside the picture.
@@ -101,12 +128,25 @@ impl Geometry {
         if self.sideways { (y, x) } else { (x, y) }
     }
 
-    /// The input's column and row where the first pixel of line `index` of the resized file lies.
-    pub(super) fn place(&self, index: usize) -> (usize, usize) {
-        if self.sideways { (self.x.at + index, self.y.at) } else { (self.x.at, self.y.at + index) }
+    /// What input number `crop` shows of line `index` of the resized file: a part of the line's pixels, the column and row of
+    /// the input where its first one lies, and the way on from there. `None` where it shows nothing of that line.
+    pub(super) fn cut(&self, crop: usize, index: usize) -> Option<(Range<usize>, (usize, usize), Direction)> {
+        let Crop { x, y, mirrored } = self.crops[crop];
+        // A line runs along one axis and lies at a place on the other.
+        let (across, line, start) = if self.sideways { (&self.x, &self.y, y) } else { (&self.y, &self.x, x) };
+        let place = index.checked_sub(if self.sideways { x } else { y }).filter(|&place| place < across.shown())?;
+        let pixels = start..start + line.shown();
+        let (column, row) = if self.sideways { (self.x.at + place, self.y.at) } else { (self.x.at, self.y.at + place) };
+        let column = if mirrored { self.x.input - 1 - column } else { column };
+        let direction = match (self.sideways, mirrored) {
+            (true, _) => Direction::Down,
+            (false, true) => Direction::Left,
+            (false, false) => Direction::Right,
+        };
+        Some((pixels, (column, row), direction))
     }
 
-    /// Where the input lies in the picture.
+    /// Where the input, or all crops together, lie in the picture.
     pub(super) fn frame(&self) -> Frame {
         let [(x, width), (y, height)] = [self.x.frame(), self.y.frame()];
         Frame { picture_width: self.x.picture as u32, picture_height: self.y.picture as u32, x, y, width, height }
@@ -127,6 +167,11 @@ impl Axis {
         Self { picture, resized, kept, at, input, mirrored }
     }
 
+    /// How much of the input one crop fills.
+    fn shown(&self) -> usize {
+        self.kept.len().min(self.input)
+    }
+
     fn taps(&self, plan: &Plan, share: Eighths) -> Taps {
         let input = share.of(self.picture);
         // A last pixel that stands for less than a whole one lies at the far end, which mirroring makes the near one.
@@ -139,8 +184,20 @@ impl Axis {
     fn frame(&self) -> (f32, f32) {
         let scale = self.picture as f64 / self.resized as f64;
         let start = self.kept.start as f64 - self.at as f64;
-        ((start * scale) as f32, (self.input as f64 * scale) as f32)
+        let length = self.kept.len().max(self.input);
+        ((start * scale) as f32, (length as f64 * scale) as f32)
     }
+}
+
+/// torchvision's `five_crop`: upper left, upper right, lower left, lower right, centre. Both axes come with the centre kept, and
+/// keep everything afterwards.
+fn five_crops(x: &mut Axis, y: &mut Axis) -> Vec<Crop> {
+    let (center_x, center_y) = (x.kept.start, y.kept.start);
+    let (right, bottom) = (x.resized - x.input, y.resized - y.input);
+    x.kept = 0..x.resized;
+    y.kept = 0..y.resized;
+    let places = [(0, 0), (right, 0), (0, bottom), (right, bottom), (center_x, center_y)];
+    places.map(|(x, y)| Crop { x, y, mirrored: false }).to_vec()
 }
 
 /// Whether rows and columns change places, and whether the upright picture's x and y then run against the file's.

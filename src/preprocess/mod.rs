@@ -9,6 +9,7 @@
 mod decode;
 mod geometry;
 mod normalize;
+mod plan;
 mod recipe;
 mod resize;
 
@@ -23,7 +24,7 @@ use crate::tensor::{DataType, Element, Tensor};
 use decode::{Picture, Row};
 use geometry::Geometry;
 use normalize::{Canvas, Table};
-use recipe::Plan;
+use plan::Plan;
 use resize::Stream;
 
 /// A recipe that fits a model's input, ready to run: share it between threads.
@@ -41,7 +42,7 @@ enum Tables {
     U8(Table<u8>),
 }
 
-/// Where the network's input lies in the picture.
+/// Where the network's input, or that of all crops together, lies in the picture.
 ///
 /// All in pixels of the picture after it was turned upright. Where the crop is larger than the resized picture, the input
 /// reaches beyond the picture: `x` or `y` is negative then.
@@ -61,6 +62,14 @@ pub struct Frame {
     pub height: f32,
 }
 
+/// Two are equal when they make the same tensor of any picture.
+impl PartialEq for Preprocessor {
+    fn eq(&self, other: &Self) -> bool {
+        // The table follows from the plan and the element type.
+        self.plan == other.plan && std::mem::discriminant(&self.table) == std::mem::discriminant(&other.table)
+    }
+}
+
 impl Preprocessor {
     /// Checks `recipe` against a model's input: its shape without the batch dimension, `[3, H, W]`, `[H, W, 3]` or with 1
     /// channel, -1 where it is open, and its element type.
@@ -77,7 +86,7 @@ impl Preprocessor {
         Ok(Self { plan, table })
     }
 
-    /// The shape of one picture's tensor: `[C, H, W]` or `[H, W, C]`.
+    /// The shape of one crop's tensor: `[C, H, W]` or `[H, W, C]`.
     pub fn row_shape(&self) -> [usize; 3] {
         let Plan { height, width, .. } = self.plan;
         match self.plan.layout {
@@ -86,13 +95,19 @@ impl Preprocessor {
         }
     }
 
+    /// How many rows a picture becomes: one for each crop that the recipe takes.
+    pub fn crops(&self) -> usize {
+        self.plan.crops.count()
+    }
+
     /// Height and width of the network's input.
     pub fn input_size(&self) -> (usize, usize) {
         (self.plan.height, self.plan.width)
     }
 
-    /// Turns one encoded picture into a batch of one: a tensor of the model's element type, shape `[1, …]` with
-    /// [`Self::row_shape`] behind. Blocks, as [`Self::run`] does.
+    /// Turns one encoded picture into a row for each crop: a tensor of the model's element type, shape `[crops, …]` with
+    /// [`Self::row_shape`] behind. With several crops they come in the order of torchvision's `five_crop` and `ten_crop`. Blocks,
+    /// as [`Self::run`] does.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -106,12 +121,12 @@ impl Preprocessor {
 
     fn tensor_of<T: Element>(&self, encoded: &[u8], limits: &PictureLimits, table: &Table<T>) -> Result<Tensor> {
         let [a, b, c] = self.row_shape();
-        let mut elements = vec![T::zeroed(); a * b * c];
+        let mut elements = vec![T::zeroed(); self.crops() * a * b * c];
         self.run_typed(encoded, limits, table, &mut elements)?;
-        Tensor::from_vec(vec![1, a, b, c], elements)
+        Tensor::from_vec(vec![self.crops(), a, b, c], elements)
     }
 
-    /// Turns one encoded picture into `row`, which holds exactly the elements of [`Self::row_shape`].
+    /// Turns one encoded picture into `row`, which holds exactly the elements of [`Self::row_shape`], once for each crop.
     ///
     /// Blocks for as long as decoding takes: a millisecond for a small photograph, tens for a large one.
     ///
@@ -135,18 +150,20 @@ impl Preprocessor {
         elements: &mut [T],
     ) -> Result<Frame> {
         let plan = &self.plan;
-        let length: usize = self.row_shape().iter().product();
+        let row_length: usize = self.row_shape().iter().product();
+        let length = self.crops() * row_length;
         if elements.len() != length {
-            let message = format!("a row of {length} elements was to be filled, not of {}", elements.len());
+            let message = format!("{length} elements were to be filled, not {}", elements.len());
             return Err(Error::internal(message));
         }
-        let mut canvas =
-            Canvas { table, elements, height: plan.height, width: plan.width, layout: plan.layout, color: plan.color };
+        let &Plan { height, width, layout, color, .. } = plan;
+        let canvas = |elements| Canvas { table, elements, height, width, layout, color };
+        let mut canvases: Vec<_> = elements.chunks_exact_mut(row_length).map(canvas).collect();
 
         let picture = Picture::open(encoded, limits)?;
         let geometry = Geometry::new(plan, &picture)?;
         if geometry.is_padded() {
-            canvas.fill_black();
+            canvases.iter_mut().for_each(Canvas::fill_black);
         }
         let (along_rows, across_rows) = geometry.taps(plan);
         if picture.is_gray() || plan.color == Color::Gray {
@@ -161,17 +178,26 @@ impl Preprocessor {
                         &luma_row
                     }
                 };
-                stream.push(pixels, |index, line| canvas.put(line, geometry.place(index), geometry.is_sideways()));
+                stream.push(pixels, |index, line| put(&mut canvases, &geometry, index, line));
             })?;
         } else {
             let mut stream = Stream::new(&along_rows, &across_rows, geometry.rows_first());
             picture.read(geometry.share(), |row| {
                 if let Row::Color(pixels) = row {
-                    stream.push(pixels, |index, line| canvas.put(line, geometry.place(index), geometry.is_sideways()));
+                    stream.push(pixels, |index, line| put(&mut canvases, &geometry, index, line));
                 }
             })?;
         }
         Ok(geometry.frame())
+    }
+}
+
+/// Puts line `index` of the resized file into the input of every crop that shows some of it.
+fn put<T: Copy, const C: usize>(canvases: &mut [Canvas<'_, T>], geometry: &Geometry, index: usize, line: &[[u8; C]]) {
+    for (crop, canvas) in canvases.iter_mut().enumerate() {
+        if let Some((pixels, place, direction)) = geometry.cut(crop, index) {
+            canvas.put(&line[pixels], place, direction);
+        }
     }
 }
 

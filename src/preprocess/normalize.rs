@@ -2,7 +2,8 @@
 
 use half::f16;
 
-use super::recipe::{Color, Layout, Plan};
+use super::plan::Plan;
+use super::recipe::{Color, Layout};
 
 /// Where the pixels go: one row of a batch, `[C, H, W]` or `[H, W, C]`, in the model's element type.
 #[derive(Debug)]
@@ -43,6 +44,14 @@ impl Table<u8> {
     }
 }
 
+/// Which way a line of pixels goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Right,
+    Left,
+    Down,
+}
+
 /// A tensor's row, and how pixels are put into it.
 pub(super) struct Canvas<'a, T> {
     pub(super) table: &'a Table<T>,
@@ -68,14 +77,15 @@ impl<T: Copy> Canvas<'_, T> {
         }
     }
 
-    /// Puts a line of pixels at (`x`, `y`) and on: to the right, or downwards.
-    pub(super) fn put<const C: usize>(&mut self, pixels: &[[u8; C]], (x, y): (usize, usize), downwards: bool) {
+    /// Puts a line of pixels at (`x`, `y`) and on in `direction`.
+    pub(super) fn put<const C: usize>(&mut self, pixels: &[[u8; C]], (x, y): (usize, usize), direction: Direction) {
         let channels = self.table.0.len();
         let (pixel_stride, channel_stride) = match self.layout {
             Layout::Nchw => (1, self.height * self.width),
             Layout::Nhwc => (channels, 1),
         };
-        let step = if downwards { self.width * pixel_stride } else { pixel_stride };
+        let step = if direction == Direction::Down { self.width * pixel_stride } else { pixel_stride };
+        let x = if direction == Direction::Left { x + 1 - pixels.len() } else { x };
         let start = (y * self.width + x) * pixel_stride;
         for (channel, values) in self.table.0.iter().enumerate() {
             // A gray picture has the same value for every channel.
@@ -85,7 +95,11 @@ impl<T: Copy> Canvas<'_, T> {
                 Color::Rgb | Color::Gray => channel,
             };
             let elements = &mut self.elements[start + channel * channel_stride..];
-            if step == 1 {
+            if direction == Direction::Left {
+                for (element, pixel) in elements.iter_mut().step_by(step).zip(pixels.iter().rev()) {
+                    *element = values[usize::from(pixel[component])];
+                }
+            } else if step == 1 {
                 for (element, pixel) in elements.iter_mut().zip(pixels) {
                     *element = values[usize::from(pixel[component])];
                 }

@@ -41,6 +41,31 @@ pub struct ModelConfig {
     pub instances: InstancesConfig,
     /// Execution providers in order of preference. Default: the CPU.
     pub providers: Vec<Provider>,
+    /// A picture whose class is known, which must come out before the model serves. Default: none.
+    pub golden: Option<GoldenConfig>,
+}
+
+/// The `[golden]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenConfig {
+    /// The picture's file, beside `config.toml`.
+    pub picture: PathBuf,
+    /// The class that must come first.
+    pub class: GoldenClass,
+    /// The least probability that it must have. Default: 0, any.
+    #[serde(default)]
+    pub min_score: f32,
+}
+
+/// A class, by its index in the model's output or by its label.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected the index of a class or its label")]
+pub enum GoldenClass {
+    /// The index.
+    Index(usize),
+    /// The label.
+    Label(String),
 }
 
 /// The `[batching]` table.
@@ -143,7 +168,7 @@ impl ModelConfig {
     }
 
     /// What the types cannot say.
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         for (key, value, lowest, highest) in [
             ("max_batch_size", self.max_batch_size, 1, MAX_BATCH_SIZE),
             ("batching.queue_size", Some(self.batching.queue_size), 0, MAX_QUEUE_SIZE),
@@ -156,6 +181,9 @@ impl ModelConfig {
         }
         if self.batching.default_priority == 0 {
             return Err("batching.default_priority: must be at least 1, the most urgent".to_owned());
+        }
+        if self.golden.as_ref().is_some_and(|golden| !(0.0..=1.0).contains(&golden.min_score)) {
+            return Err("golden.min_score: is a probability, from 0 to 1".to_owned());
         }
         match &self.versions {
             VersionPolicy::Latest(0) => Err("versions.latest: must be at least 1".to_owned()),
@@ -219,6 +247,9 @@ mod tests {
             ("[batching]\nqueue_size = 9223372036854775807", "batching.queue_size"),
             ("[instances]\ncount = 100000", "instances.count"),
             ("[instances]\nintra_op_threads = 100000", "instances.intra_op_threads"),
+            ("[golden]\npicture = \"a.png\"", "class"),
+            ("[golden]\npicture = \"a.png\"\nclass = -1", "class"),
+            ("[golden]\npicture = \"a.png\"\nclass = 1\nmin_score = 2.0", "golden.min_score"),
         ] {
             let message = parse(text).unwrap_err().message().to_owned();
             assert!(message.contains("config.toml"), "{message}");

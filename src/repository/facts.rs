@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::onnx::{self, GraphProto};
 use crate::postprocess::Scores;
+use crate::tensor::TensorSpec;
 use crate::zoo::describe::Description;
 
 /// Operators that only pass a softmax's values on.
@@ -13,19 +14,20 @@ const PASSING: &[&str] = &["Flatten", "Identity", "Reshape", "Squeeze", "Cast", 
 
 /// What is read from a model file besides what runs it.
 pub(super) struct Facts {
-    /// Whether the output holds logits or probabilities.
-    pub(super) scores: Scores,
+    /// Whether each output holds logits or probabilities, if it holds class scores at all.
+    pub(super) scores: Vec<Scores>,
     /// What the layers cost.
     pub(super) description: Description,
 }
 
-/// The facts of the model at `path`, whose class scores are `output`, and which is given pictures of shape `picture`.
+/// The facts of the model at `path`, which has these outputs and is given pictures of shape `picture`.
 ///
 /// # Errors
 /// As [`onnx::read_model`] and [`Description::of_model`].
-pub(super) fn read(path: &Path, output: &str, picture: [usize; 3]) -> Result<Facts> {
+pub(super) fn read(path: &Path, outputs: &[TensorSpec], picture: [usize; 3]) -> Result<Facts> {
     let model = onnx::read_model(path)?;
-    let scores = model.graph.as_ref().map_or(Scores::Logits, |graph| scores_of(graph, output));
+    let of = |output: &TensorSpec| model.graph.as_ref().map_or(Scores::Logits, |graph| scores_of(graph, &output.name));
+    let scores = outputs.iter().map(of).collect();
     Ok(Facts { scores, description: Description::of_model(&model, Some(picture))? })
 }
 

@@ -3,54 +3,49 @@
 //! It knows folders, configurations and lifecycles; it does not know requests.
 
 pub mod config;
+mod control;
 mod description;
+mod ensemble;
 mod facts;
+mod failures;
+mod fingerprint;
+mod golden;
+mod graph_model;
+mod instances;
+mod interface;
 mod labels;
 pub mod layout;
+mod lifecycle;
+mod loader;
 mod model;
+mod overrides;
+mod served;
+mod state;
 mod warm_up;
+mod watcher;
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tokio::sync::watch;
-use tracing::{error, info};
+use tokio::sync::{Semaphore, watch};
 
-use self::config::ModelConfig;
-pub use self::description::{BACKEND, Description, PLATFORM, TensorDescription};
-pub use self::model::Model;
+pub use self::control::{ModelControlConfig, ModelControlMode};
+pub use self::description::{Description, TensorDescription};
+pub use self::ensemble::{Ensemble, Member};
+pub use self::graph_model::GraphModel;
+pub use self::interface::{ClassOutput, Interface};
+use self::lifecycle::Lines;
+use self::loader::{Action, Outcome};
+use self::model::Host;
+pub use self::model::{Kind, Model};
+pub use self::overrides::Overrides;
+use self::served::{Models, Served, Serving};
+use self::state::Entry;
+pub use self::state::ModelState;
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::scheduler::device::Devices;
 use crate::telemetry::Metrics;
-
-/// Where a model version is in its life, as the repository index spells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each name says what it is")]
-pub enum ModelState {
-    Unknown,
-    Ready,
-    Unavailable,
-    Loading,
-    Unloading,
-}
-
-impl ModelState {
-    const ALL: &[&str] = &["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING"];
-
-    /// The index's spelling, `"READY"` for instance.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "UNKNOWN",
-            Self::Ready => "READY",
-            Self::Unavailable => "UNAVAILABLE",
-            Self::Loading => "LOADING",
-            Self::Unloading => "UNLOADING",
-        }
-    }
-}
 
 /// One row of the repository index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +56,7 @@ pub struct IndexEntry {
     pub version: Option<u64>,
     /// Its state.
     pub state: ModelState,
-    /// Why it is not ready; empty when it is.
+    /// Why it is not ready, or why what is ready is not what the last load was to bring; else empty.
     pub reason: String,
 }
 
@@ -69,53 +64,45 @@ pub struct IndexEntry {
 #[derive(Debug)]
 pub struct Repository {
     root: PathBuf,
+    control: ModelControlConfig,
     runtime: Runtime,
     metrics: Metrics,
     devices: Devices,
-    models: RwLock<BTreeMap<String, Entry>>,
+    models: RwLock<Models>,
+    lines: Mutex<Lines>,
+    /// Places for loads that go on at the same time.
+    loads: Semaphore,
     changes: watch::Sender<()>,
-}
-
-/// A model: what is known of its versions, or why nothing is.
-#[derive(Debug, Default)]
-struct Entry {
-    failure: Option<String>,
-    versions: BTreeMap<u64, Version>,
-}
-
-#[derive(Debug)]
-enum Version {
-    Loading,
-    Ready(Arc<Model>),
-    Unavailable(String),
+    closed: watch::Sender<bool>,
 }
 
 impl Repository {
-    /// A repository in which nothing is loaded yet.
-    pub fn new(root: impl Into<PathBuf>, runtime: Runtime, metrics: Metrics) -> Self {
-        let devices = Devices::new();
+    /// A repository in which nothing is loaded yet. `control` says what [`Repository::start`] loads, and who decides
+    /// afterwards.
+    pub fn new(root: impl Into<PathBuf>, control: ModelControlConfig, runtime: Runtime, metrics: Metrics) -> Self {
         Self {
             root: root.into(),
+            control,
             runtime,
             metrics,
-            devices,
+            devices: Devices::new(),
             models: RwLock::default(),
+            lines: Mutex::default(),
+            loads: Semaphore::new(lifecycle::PARALLEL_LOADS),
             changes: watch::Sender::default(),
+            closed: watch::Sender::new(false),
         }
     }
 
-    /// Loads every model under the root, one after the other. A model that cannot be loaded is unavailable, with a reason;
-    /// the others are not touched by that. Blocks.
+    /// Loads every model under the root, one after the other, and follows nothing. A model that cannot be loaded is
+    /// unavailable, with a reason; the others are not touched by that. Blocks.
     ///
     /// # Errors
     /// `NotFound` when the root itself cannot be read.
     pub fn load_all(&self) -> Result<()> {
-        let models = layout::models(&self.root)?;
-        for (name, _) in &models {
-            self.change(name, |entry| *entry = Entry::default());
-        }
-        for (name, folder) in &models {
-            self.load(name, folder);
+        for (name, _) in layout::models(&self.root)? {
+            // The reason is in the log and in the index.
+            drop(self.load_one(&name));
         }
         Ok(())
     }
@@ -123,60 +110,27 @@ impl Repository {
     /// Loads one model by name. Blocks.
     ///
     /// # Errors
-    /// `NotFound` when there is no such folder; else why its newest version is unavailable.
+    /// `NotFound` when there is no such folder; else why it cannot be loaded.
     pub fn load_one(&self, name: &str) -> Result<()> {
-        let models = layout::models(&self.root)?;
-        let Some((name, folder)) = models.iter().find(|(found, _)| found == name) else {
-            return Err(Error::not_found(format!("there is no model {name} in {}", self.root.display())));
-        };
-        self.load(name, folder);
-        self.get(name, None).map(drop)
+        self.load_now(name)?;
+        self.members(name).iter().try_for_each(|member| self.load_now(member))
     }
 
-    fn load(&self, name: &str, folder: &Path) {
-        let prepared = ModelConfig::read(folder).and_then(|config| {
-            let versions = config.versions.select(&layout::versions(folder)?);
-            if versions.is_empty() {
-                return Err(Error::not_found(format!(
-                    "{}: there is no version folder (a number, as 1)",
-                    folder.display()
-                )));
-            }
-            Ok((config, versions))
-        });
-        let (config, versions) = match prepared {
-            Ok(prepared) => prepared,
-            Err(failure) => {
-                let reason = failure.chain();
-                error!(model = name, reason, "model unavailable");
-                self.change(name, |entry| entry.failure = Some(reason));
-                return;
-            }
-        };
-        if !folder.join(layout::CONFIG_FILE).exists() {
-            info!(model = name, "there is no config.toml: torchvision's ImageNet preprocessing is assumed");
-        }
-        for &version in &versions {
-            self.set(name, version, Version::Loading);
-        }
-        for &version in &versions {
-            // Whatever is wrong with a model must not keep the others from being served.
-            let loaded = catch_unwind(AssertUnwindSafe(|| {
-                Model::load(&self.runtime, &self.metrics, &self.devices, folder, name, version, &config)
-            }))
-            .unwrap_or_else(|_| {
-                Err(Error::internal(format!("{}: loading version {version} failed", folder.display())))
+    fn load_now(&self, name: &str) -> Result<()> {
+        let Outcome { result, retired } = self.perform(name, &Action::Load(Overrides::default()));
+        retired.iter().for_each(Serving::close);
+        result
+    }
+
+    /// The members of the ensemble called `name`; none for another model.
+    fn members(&self, name: &str) -> Vec<String> {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        let ensembles =
+            models.get(name).into_iter().flat_map(Entry::serving).filter_map(|(_, serving)| match &serving.served {
+                Served::Ensemble(definition) => Some(definition.members().map(str::to_owned)),
+                Served::Graph(_) => None,
             });
-            let state = loaded.map(Arc::new).map_or_else(
-                |failure| {
-                    let reason = failure.chain();
-                    error!(model = name, version, reason, "model unavailable");
-                    Version::Unavailable(reason)
-                },
-                Version::Ready,
-            );
-            self.set(name, version, state);
-        }
+        ensembles.flatten().collect()
     }
 
     /// The model called `name`, in `version` or, without one, the highest that is ready.
@@ -185,56 +139,55 @@ impl Repository {
     /// `NotFound` for an unknown name or version, `Unavailable` with the reason where it is known but not ready.
     pub fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Model>> {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        let entry = models.get(name).ok_or_else(|| Error::not_found(format!("there is no model called {name}")))?;
-        let found = match version {
-            Some(version) => entry.versions.get(&version),
-            None => {
-                let ready = entry.versions.values().rfind(|version| matches!(version, Version::Ready(_)));
-                ready.or_else(|| entry.versions.values().next_back())
-            }
-        };
-        match (found, version, &entry.failure) {
-            (Some(Version::Ready(model)), ..) => Ok(Arc::clone(model)),
-            (Some(Version::Unavailable(reason)), ..) | (None, _, Some(reason)) => {
-                Err(Error::unavailable(format!("the model {name} is unavailable: {reason}")))
-            }
-            (None, Some(version), None) => {
-                Err(Error::not_found(format!("the model {name} has no version {version} that is loaded")))
-            }
-            (Some(Version::Loading), ..) | (None, None, None) => {
-                Err(Error::unavailable(format!("the model {name} is loading")))
-            }
-        }
+        served::find(&models, name, version)?
+            .model(&models)
+            .map_err(|error| error.map_message(|reason| format!("the model {name} is unavailable: {reason}")))
     }
 
     /// Every version that is ready, by name and version.
     pub fn ready(&self) -> Vec<Arc<Model>> {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        let versions = models.values().flat_map(|entry| entry.versions.values());
-        versions
-            .filter_map(|version| match version {
-                Version::Ready(model) => Some(Arc::clone(model)),
-                _ => None,
-            })
-            .collect()
+        let served = models.values().flat_map(Entry::serving);
+        served.filter_map(|(_, serving)| serving.served.model(&models).ok()).collect()
+    }
+
+    /// What models are loaded into.
+    fn host(&self) -> Host<'_> {
+        Host { runtime: &self.runtime, metrics: &self.metrics, devices: &self.devices }
+    }
+
+    /// The names of the models that are to be served, whether they are ready or not: without those that were unloaded.
+    pub fn names(&self) -> Vec<String> {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        models.iter().filter(|(_, entry)| !entry.is_unloaded()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Every model and version that is known, with its state.
     pub fn index(&self) -> Vec<IndexEntry> {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        let mut index = Vec::new();
-        for (name, entry) in &*models {
-            if entry.versions.is_empty() {
-                let (state, reason) = match &entry.failure {
-                    Some(reason) => (ModelState::Unavailable, reason.clone()),
-                    None => (ModelState::Loading, String::new()),
-                };
-                index.push(IndexEntry { name: name.clone(), version: None, state, reason });
-            }
-            for (&number, version) in &entry.versions {
-                let (state, reason) = version.state();
-                index.push(IndexEntry { name: name.clone(), version: Some(number), state, reason: reason.to_owned() });
-            }
+        let rows = models
+            .iter()
+            .flat_map(|(name, entry)| served::rows(&models, entry).into_iter().map(move |row| (name, row)));
+        rows.map(|(name, (version, state, reason))| IndexEntry { name: name.clone(), version, state, reason }).collect()
+    }
+
+    /// As [`Repository::index`], and where clients decide what is loaded also the models that are there to be loaded. Blocks.
+    pub fn full_index(&self) -> Vec<IndexEntry> {
+        let mut index = self.index();
+        if self.control.mode == ModelControlMode::Explicit
+            && let Ok(present) = layout::models(&self.root)
+        {
+            let unknown = present.into_iter().filter(|(name, _)| !index.iter().any(|entry| entry.name == *name));
+            let unknown: Vec<_> = unknown
+                .map(|(name, _)| IndexEntry {
+                    name,
+                    version: None,
+                    state: ModelState::Unavailable,
+                    reason: "not loaded".to_owned(),
+                })
+                .collect();
+            index.extend(unknown);
+            index.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         }
         index
     }
@@ -244,35 +197,63 @@ impl Repository {
         self.changes.subscribe()
     }
 
-    /// Has every model finish what is queued and end its instances. Blocks.
+    /// Loads and follows nothing any more. Calls that wait for a load are refused; a load that has begun ends, and what it has
+    /// loaded serves nobody.
+    pub fn stop(&self) {
+        self.closed.send_replace(true);
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).close();
+    }
+
+    /// As [`Repository::stop`]; then has every model finish what is queued, and ends its instances. Blocks.
     pub fn close(&self) {
+        self.stop();
         for model in self.ready() {
-            model.scheduler().close();
+            if let Kind::Graph(graph) = model.kind() {
+                graph.scheduler().close();
+            }
         }
     }
 
-    fn set(&self, name: &str, number: u64, version: Version) {
-        self.metrics.set_state(name, number, version.state().0.as_str(), ModelState::ALL);
-        self.change(name, |entry| {
-            entry.failure = None;
-            entry.versions.insert(number, version);
-        });
+    fn knows(&self, name: &str) -> bool {
+        self.models.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
     }
 
-    fn change(&self, name: &str, change: impl FnOnce(&mut Entry)) {
+    /// Changes the entry of the model called `name`, and has metrics and watchers see what has become of it. An entry of
+    /// which nothing is known any more is removed.
+    fn change<T>(&self, name: &str, change: impl FnOnce(&mut Entry<Serving>) -> T) -> T {
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
-        change(models.entry(name.to_owned()).or_default());
+        let entry = models.entry(name.to_owned()).or_default();
+        let before = entry.rows();
+        let changed = change(entry);
+        let after = entry.rows();
+        for (version, ..) in before {
+            if let Some(gone) = version.filter(|_| !after.iter().any(|(other, ..)| *other == version)) {
+                self.metrics.forget_state(name, gone, ModelState::ALL);
+            }
+        }
+        if after.is_empty() {
+            models.remove(name);
+        }
+        // While the lock is held, so that the last change is also the last that the metrics see.
+        self.show_states(&models, name);
         drop(models);
         self.changes.send_replace(());
+        changed
+    }
+
+    /// Shows the states of the model called `name` in the metrics, and of every ensemble, which may follow.
+    fn show_states(&self, models: &Models, name: &str) {
+        let follows = |entry: &Entry<Serving>| entry.serving().any(|(_, serving)| serving.served.is_ensemble());
+        for (other, entry) in models.iter().filter(|(other, entry)| *other == name || follows(entry)) {
+            for (version, state, _) in served::rows(models, entry) {
+                if let Some(version) = version {
+                    self.metrics.set_state(other, version, state.as_str(), ModelState::ALL);
+                }
+            }
+        }
     }
 }
 
-impl Version {
-    fn state(&self) -> (ModelState, &str) {
-        match self {
-            Self::Loading => (ModelState::Loading, ""),
-            Self::Ready(_) => (ModelState::Ready, ""),
-            Self::Unavailable(reason) => (ModelState::Unavailable, reason),
-        }
-    }
+fn shutting_down() -> Error {
+    Error::unavailable("the server is shutting down")
 }

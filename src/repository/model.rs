@@ -8,48 +8,45 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::config::ModelConfig;
-use super::layout::{CONFIG_FILE, MODEL_FILE};
-use super::{facts, labels, warm_up};
-use crate::engine::{Graph, GraphOptions, Runtime, Session};
+use super::ensemble::{Ensemble, Member};
+use super::graph_model::GraphModel;
+use super::interface::{ClassOutput, Interface};
+use super::layout::CONFIG_FILE;
+use super::{facts, instances, interface, labels, warm_up};
+use crate::engine::{Graph, GraphOptions, Runtime};
 use crate::error::{Error, Result};
-use crate::postprocess::Scores;
 use crate::preprocess::Preprocessor;
-use crate::scheduler::batcher::Policy;
-use crate::scheduler::device::{Device, Devices};
+use crate::scheduler::device::Devices;
 use crate::scheduler::statistics::Statistics;
-use crate::scheduler::{Instance, Scheduler, SchedulerOptions};
-use crate::telemetry::Metrics;
-use crate::tensor::{DataType, TensorSpec, element_count};
-use crate::zoo::describe::Description;
+use crate::scheduler::{Instance, Scheduler};
+use crate::telemetry::{Metrics, ModelMetrics, Outcome};
+use crate::tensor::TensorSpec;
 
-/// The largest batch on the CPU where neither the graph nor the configuration says one. Larger ones save a CPU nothing more,
-/// and cost memory and the latency of whoever waits for the rest of the batch (docs/benchmarks.md).
-const MAX_BATCH_SIZE_ON_CPU: usize = 4;
-/// The same on a GPU, whose kernels want the rows.
-const MAX_BATCH_SIZE_ON_GPU: usize = 32;
-/// The most bytes of a batch's input. A recipe or a graph that asks for more is a mistake, which must not take the memory that
-/// the other models need.
-const MAX_BATCH_BYTES: usize = 1 << 30;
-/// Instances on a GPU: one computes while the other copies.
-const INSTANCES_PER_GPU: usize = 2;
+/// What models are loaded into.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Host<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) metrics: &'a Metrics,
+    pub(super) devices: &'a Devices,
+}
 
 /// One version of one model, ready to run. Whoever holds it keeps that version alive through a reload.
 pub struct Model {
-    name: String,
-    version: u64,
-    config: ModelConfig,
-    input: TensorSpec,
-    outputs: Vec<TensorSpec>,
-    class_output: usize,
-    class_count: Option<usize>,
-    scores: Scores,
-    labels: Vec<Arc<str>>,
-    provider: &'static str,
-    has_fixed_batch: bool,
-    row_bytes: usize,
-    description: Description,
-    preprocessor: Arc<Preprocessor>,
-    scheduler: Scheduler,
+    pub(super) name: String,
+    pub(super) version: u64,
+    pub(super) config: ModelConfig,
+    pub(super) labels: Vec<Arc<str>>,
+    pub(super) interface: Arc<Interface>,
+    pub(super) kind: Kind,
+}
+
+/// What answers a model's requests.
+#[derive(Debug)]
+pub enum Kind {
+    /// A graph of its own.
+    Graph(Arc<GraphModel>),
+    /// Other models of the repository.
+    Ensemble(Ensemble),
 }
 
 impl fmt::Debug for Model {
@@ -59,21 +56,19 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Reads, checks, builds and warms up the version in `folder/version`.
+    /// Reads, checks, builds and warms up the version whose graph is at `path`; its labels are in `folder`.
     ///
     /// # Errors
     /// A message that names the file, and the key where one is to blame; the source is the cause.
     pub(super) fn load(
-        runtime: &Runtime,
-        metrics: &Metrics,
-        devices: &Devices,
+        host: Host<'_>,
         folder: &Path,
+        path: &Path,
         name: &str,
         version: u64,
         config: &ModelConfig,
     ) -> Result<Self> {
         let started = Instant::now();
-        let path = folder.join(version.to_string()).join(MODEL_FILE);
         if !path.is_file() {
             return Err(Error::not_found(format!("{}: there is no such file", path.display())));
         }
@@ -81,17 +76,17 @@ impl Model {
             providers: config.providers.clone(),
             intra_op_threads: config.instances.intra_op_threads.unwrap_or(1),
         };
-        let (graph, first) = Graph::load(runtime, &path, &options)?;
-        let mut sessions = sessions(&graph, first, config)?;
+        let (graph, first) = Graph::load(host.runtime, path, &options)?;
+        let mut sessions = instances::sessions(&graph, first, config)?;
         let first = &sessions[0];
         let in_file = |error: Error| Error::invalid(format!("{}: {}", path.display(), error.message()));
         let in_config = |reason: String| Error::invalid(format!("{}: {reason}", folder.join(CONFIG_FILE).display()));
 
         let input = first.input().clone();
-        let fixed_batch = check_input(&input).map_err(in_file)?;
+        let fixed_batch = interface::check_input(&input).map_err(in_file)?;
         let outputs = first.outputs().to_vec();
-        let class_output = class_output(&outputs, config.output.as_deref()).map_err(in_config)?;
-        let class_count = class_count(&outputs[class_output]).map_err(in_file)?;
+        let classes = interface::class_output(&outputs, config.output.as_deref()).map_err(in_config)?;
+        let class_count = interface::class_count(&outputs[classes]).map_err(in_file)?;
         let preprocessor =
             Preprocessor::new(&config.preprocess, &input.shape[1..], input.data_type).map_err(|error| {
                 match error.key {
@@ -105,41 +100,34 @@ impl Model {
                 None => error,
             })?;
         let row_shape = preprocessor.row_shape();
-        let facts = facts::read(&path, &outputs[class_output].name, row_shape)?;
-        let scores = config.scores.unwrap_or(facts.scores);
-        let max_batch_size = match (fixed_batch, config.max_batch_size) {
-            (Some(fixed), Some(configured)) if configured != fixed => {
-                return Err(in_config(format!(
-                    "max_batch_size: is {configured}, but the graph's batch dimension is fixed at {fixed}"
-                )));
-            }
-            (Some(fixed), _) => fixed,
-            (None, Some(configured)) => configured,
-            (None, None) if graph.provider().is_gpu() => MAX_BATCH_SIZE_ON_GPU,
-            (None, None) => MAX_BATCH_SIZE_ON_CPU,
-        };
-
-        let row_bytes = row_bytes(max_batch_size, row_shape, input.data_type).map_err(in_file)?;
-        if config.batching.queue_bytes < row_bytes {
-            return Err(in_config(format!("batching.queue_bytes: one row of this model takes {row_bytes}")));
-        }
-        let buckets = match fixed_batch {
-            Some(fixed) => vec![fixed],
-            None => buckets(config.batching.buckets.as_deref(), max_batch_size, graph.provider().is_gpu())
-                .map_err(in_config)?,
-        };
+        let crops = preprocessor.crops();
+        interface::check_averages(&outputs, crops).map_err(in_config)?;
+        let facts = facts::read(path, &outputs, row_shape)?;
+        let branches = interface::branches(&outputs, classes, class_count, &facts.scores);
+        let class_output = ClassOutput { index: classes, scores: config.scores.unwrap_or(facts.scores[classes]) };
+        let provider = graph.provider();
+        let max_batch_size =
+            instances::max_batch_size(fixed_batch, config.max_batch_size, provider).map_err(in_config)?;
+        interface::check_batch_bytes(max_batch_size.max(crops), row_shape, input.data_type).map_err(in_file)?;
+        let buckets = instances::buckets(fixed_batch, config.batching.buckets.as_deref(), max_batch_size, provider)
+            .map_err(in_config)?;
         let measured = warm_up::warm_up(&mut sessions, row_shape, max_batch_size, &buckets).map_err(|error| {
             Error::internal(format!("{}: the warm-up run failed", path.display())).with_source(error.chain())
         })?;
         let instance_count = sessions.len();
-        let model_metrics = metrics.model(name, version);
-        // A GPU's kernels have no threads of ours.
-        let threads = if graph.provider().is_gpu() { 1 } else { options.intra_op_threads };
-        let scheduler_options = scheduler_options(config, max_batch_size, buckets, threads);
-        let instances = sessions.into_iter().zip(session_devices(&graph, config, devices));
-        let instances = instances.map(|(backend, device)| Instance { backend, device }).collect();
-        let scheduler = Scheduler::start(name, instances, scheduler_options, model_metrics.clone(), &measured)?;
-        let provider = graph.provider().as_str();
+        if config.batching.queue_size + instance_count * max_batch_size < crops {
+            return Err(in_config(format!("batching.queue_size: has no room for the {crops} crops of a picture")));
+        }
+        let picture_bytes = crops * interface::row_bytes(row_shape, input.data_type);
+        if config.batching.queue_bytes < picture_bytes {
+            return Err(in_config(format!("batching.queue_bytes: a picture takes {picture_bytes} bytes")));
+        }
+        let model_metrics = host.metrics.model(name, version);
+        let options = instances::scheduler_options(config, max_batch_size, buckets, provider);
+        let devices = instances::devices_of(provider, config, host.devices);
+        let instances = sessions.into_iter().zip(devices).map(|(backend, device)| Instance { backend, device });
+        let scheduler = Scheduler::start(name, instances.collect(), options, model_metrics.clone(), &measured)?;
+        let provider = provider.as_str();
         model_metrics.record_load(started.elapsed(), provider, instance_count);
         info!(
             model = name,
@@ -147,30 +135,29 @@ impl Model {
             provider,
             instances = instance_count,
             max_batch_size,
-            scores = ?scores,
+            scores = ?class_output.scores,
             input = ?input.shape,
             classes = class_count,
             labels = labels.len(),
-            row_ms = measured.first().map(|(rows, took)| took.as_secs_f64() * 1e3 / *rows as f64),
+            batch_ms = ?measured.iter().map(|(rows, took)| (*rows, took.as_secs_f64() * 1e3)).collect::<Vec<_>>(),
             load_ms = started.elapsed().as_millis() as u64,
             "model loaded"
         );
+        let interface = Arc::new(Interface { input, outputs, class_output, branches, class_count });
+        let graph_model = GraphModel {
+            interface: Arc::clone(&interface),
+            provider,
+            description: facts.description,
+            preprocessor: Arc::new(preprocessor),
+            scheduler,
+        };
         Ok(Self {
             name: name.to_owned(),
             version,
             config: config.clone(),
-            input,
-            outputs,
-            class_output,
-            class_count,
-            scores,
             labels,
-            provider,
-            has_fixed_batch: fixed_batch.is_some(),
-            row_bytes,
-            description: facts.description,
-            preprocessor: Arc::new(preprocessor),
-            scheduler,
+            interface,
+            kind: Kind::Graph(Arc::new(graph_model)),
         })
     }
 
@@ -189,29 +176,34 @@ impl Model {
         &self.config
     }
 
-    /// The graph's input, batch dimension included (`-1` where it is dynamic).
+    /// What goes in and comes out.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// The input, batch dimension included (`-1` where it is dynamic).
     pub fn input(&self) -> &TensorSpec {
-        &self.input
+        &self.interface.input
     }
 
-    /// The graph's outputs, batch dimension included, in the graph's order.
+    /// The outputs, batch dimension included, in the graph's order.
     pub fn outputs(&self) -> &[TensorSpec] {
-        &self.outputs
+        &self.interface.outputs
     }
 
-    /// Which of [`Model::outputs`] holds the class scores.
-    pub fn class_output(&self) -> usize {
-        self.class_output
+    /// The output that holds the class scores.
+    pub fn class_output(&self) -> ClassOutput {
+        self.interface.class_output
+    }
+
+    /// The side branches: the other outputs with as many classes as [`Model::class_output`], in the graph's order.
+    pub fn branches(&self) -> &[ClassOutput] {
+        &self.interface.branches
     }
 
     /// The number of classes, where the graph says it.
     pub fn class_count(&self) -> Option<usize> {
-        self.class_count
-    }
-
-    /// What the class output holds.
-    pub fn scores(&self) -> Scores {
-        self.scores
+        self.interface.class_count
     }
 
     /// The class labels, in order; empty without a labels file.
@@ -219,180 +211,53 @@ impl Model {
         &self.labels
     }
 
-    /// The execution provider that really runs it: `"cpu"`, `"cuda"` or `"tensorrt"`.
-    pub fn provider(&self) -> &'static str {
-        self.provider
+    /// What answers its requests.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
     }
 
-    /// What its layers cost.
-    pub fn description(&self) -> &Description {
-        &self.description
+    /// The graph, where it has one of its own.
+    pub fn graph(&self) -> Option<&Arc<GraphModel>> {
+        match &self.kind {
+            Kind::Graph(graph) => Some(graph),
+            Kind::Ensemble(_) => None,
+        }
     }
 
-    /// What makes input rows of pictures.
-    pub fn preprocessor(&self) -> &Arc<Preprocessor> {
-        &self.preprocessor
+    /// Whether other models answer for it.
+    pub fn is_ensemble(&self) -> bool {
+        matches!(self.kind, Kind::Ensemble(_))
     }
 
-    /// Height and width of the network's input.
-    pub fn input_size(&self) -> (usize, usize) {
-        self.preprocessor.input_size()
+    /// What runs a request: an ensemble's members, else the model alone.
+    pub fn members(&self) -> Vec<Member> {
+        match &self.kind {
+            Kind::Graph(graph) => vec![Member { name: self.name.clone(), graph: Arc::clone(graph), weight: 1.0 }],
+            Kind::Ensemble(ensemble) => ensemble.members().to_vec(),
+        }
     }
 
-    /// The most rows in a batch.
-    pub fn max_batch_size(&self) -> usize {
-        self.scheduler.options().policy.max_batch_size
+    /// Counts a request that ended after `took`, in the statistics and the metrics alike.
+    pub fn record_request(&self, protocol: &str, outcome: Outcome, took: Duration) {
+        match &self.kind {
+            Kind::Graph(graph) => graph.scheduler.record_request(protocol, outcome, took),
+            Kind::Ensemble(ensemble) => ensemble.requests().record(protocol, outcome, took),
+        }
     }
 
-    /// Whether the graph fixes its batch dimension.
-    pub fn has_fixed_batch(&self) -> bool {
-        self.has_fixed_batch
-    }
-
-    /// The bytes of one row of the input.
-    pub fn row_bytes(&self) -> usize {
-        self.row_bytes
-    }
-
-    /// The queue and the instances.
-    pub fn scheduler(&self) -> &Scheduler {
-        &self.scheduler
-    }
-
-    /// A snapshot of its counters.
+    /// A snapshot of its counters. An ensemble counts requests alone: its members count the runs.
     pub fn statistics(&self) -> Statistics {
-        self.scheduler.statistics()
-    }
-}
-
-/// One session for each instance, spread over the provider's devices. `first` is there already.
-fn sessions(graph: &Graph, first: Session, config: &ModelConfig) -> Result<Vec<Session>> {
-    let device_ids = instance_device_ids(graph, config).into_iter().skip(1);
-    std::iter::once(Ok(first)).chain(device_ids.map(|device_id| graph.session(device_id))).collect()
-}
-
-/// The device of each instance, in the order of [`sessions`].
-fn session_devices(graph: &Graph, config: &ModelConfig, devices: &Devices) -> Vec<Arc<Device>> {
-    let device = |device_id| {
-        if graph.provider().is_gpu() {
-            devices.gpu(device_id, instances_per_device(graph, config))
-        } else {
-            devices.cpu()
+        match &self.kind {
+            Kind::Graph(graph) => graph.scheduler.statistics(),
+            Kind::Ensemble(ensemble) => ensemble.requests().statistics(),
         }
-    };
-    instance_device_ids(graph, config).into_iter().map(device).collect()
-}
+    }
 
-fn instance_device_ids(graph: &Graph, config: &ModelConfig) -> Vec<i32> {
-    let count = instances_per_device(graph, config);
-    graph.provider().device_ids().iter().flat_map(|&device_id| std::iter::repeat_n(device_id, count)).collect()
-}
-
-fn instances_per_device(graph: &Graph, config: &ModelConfig) -> usize {
-    config.instances.count.unwrap_or_else(|| {
-        if graph.provider().is_gpu() {
-            INSTANCES_PER_GPU
-        } else {
-            std::thread::available_parallelism().map_or(1, usize::from)
+    /// Its metrics.
+    pub fn metrics(&self) -> &ModelMetrics {
+        match &self.kind {
+            Kind::Graph(graph) => graph.scheduler.metrics(),
+            Kind::Ensemble(ensemble) => ensemble.requests().metrics(),
         }
-    })
-}
-
-fn scheduler_options(
-    config: &ModelConfig,
-    max_batch_size: usize,
-    buckets: Vec<usize>,
-    threads: usize,
-) -> SchedulerOptions {
-    let batching = &config.batching;
-    let policy = Policy {
-        max_batch_size,
-        max_queue_delay: Duration::from_micros(batching.max_queue_delay_us),
-        max_priority_wait: Duration::from_millis(batching.max_priority_wait_ms),
-    };
-    SchedulerOptions { policy, queue_size: batching.queue_size, queue_bytes: batching.queue_bytes, buckets, threads }
-}
-
-/// The sizes in which batches are run: as configured, else powers of two on a GPU, whose libraries plan for each size anew, and
-/// none on a CPU, which takes every size as it is.
-fn buckets(
-    configured: Option<&[usize]>,
-    max_batch_size: usize,
-    is_gpu: bool,
-) -> std::result::Result<Vec<usize>, String> {
-    let mut buckets = match configured {
-        Some([]) => return Ok(Vec::new()),
-        Some(sizes) => sizes.to_vec(),
-        None if is_gpu => warm_up::powers_of_two(max_batch_size),
-        None => return Ok(Vec::new()),
-    };
-    if let Some(size) = buckets.iter().find(|size| !(1..=max_batch_size).contains(size)) {
-        return Err(format!("batching.buckets: {size} is not from 1 to max_batch_size, which is {max_batch_size}"));
-    }
-    buckets.push(max_batch_size);
-    buckets.sort_unstable();
-    buckets.dedup();
-    Ok(buckets)
-}
-
-/// Checks that the input can be a picture's, and returns its batch dimension where that is fixed.
-fn check_input(input: &TensorSpec) -> Result<Option<usize>> {
-    let TensorSpec { name, data_type, shape } = input;
-    if !matches!(data_type, DataType::Fp32 | DataType::Fp16 | DataType::Uint8) {
-        return Err(Error::invalid(format!(
-            "the input {name} is of {data_type}, but a picture is given as FP32, FP16 or UINT8"
-        )));
-    }
-    if shape.len() != 4 {
-        return Err(Error::invalid(format!(
-            "the input {name} has the shape {shape:?}, which is not a batch of pictures ([N, 3, H, W] or [N, H, W, 3])"
-        )));
-    }
-    match shape[0] {
-        -1 => Ok(None),
-        fixed if fixed > 0 => Ok(Some(fixed as usize)),
-        other => Err(Error::invalid(format!("the input {name} has a batch dimension of {other}"))),
-    }
-}
-
-/// The bytes of a row, where a batch of `rows` can be allocated.
-fn row_bytes(rows: usize, row_shape: [usize; 3], data_type: DataType) -> Result<usize> {
-    let [a, b, c] = row_shape;
-    let bytes = element_count(&[rows, a, b, c])?.checked_mul(data_type.size().unwrap_or(1));
-    bytes.filter(|&bytes| bytes <= MAX_BATCH_BYTES).and_then(|bytes| bytes.checked_div(rows)).ok_or_else(|| {
-        Error::invalid(format!(
-            "a batch of {rows} pictures of {row_shape:?} takes more than {MAX_BATCH_BYTES} bytes: lower max_batch_size or \
-             preprocess.crop"
-        ))
-    })
-}
-
-/// The index of the output that holds the class scores.
-fn class_output(outputs: &[TensorSpec], configured: Option<&str>) -> std::result::Result<usize, String> {
-    match configured {
-        None if outputs.is_empty() => Err("output: the graph has no outputs".to_owned()),
-        None => Ok(0),
-        Some(name) => outputs.iter().position(|output| output.name == name).ok_or_else(|| {
-            let names: Vec<_> = outputs.iter().map(|output| output.name.as_str()).collect();
-            format!("output: the graph has no output called {name}; it has {}", names.join(", "))
-        }),
-    }
-}
-
-/// The number of classes: `[N, C]`, or `[N, C, 1, 1]` as some exports leave it.
-fn class_count(output: &TensorSpec) -> Result<Option<usize>> {
-    let TensorSpec { name, data_type, shape } = output;
-    if !matches!(data_type, DataType::Fp32 | DataType::Fp16 | DataType::Fp64) {
-        return Err(Error::invalid(format!(
-            "the output {name} is of {data_type}, but class scores are floating-point"
-        )));
-    }
-    match shape.as_slice() {
-        [_, classes, rest @ ..] if rest.iter().all(|&dimension| dimension == 1 || dimension == -1) => {
-            Ok(usize::try_from(*classes).ok())
-        }
-        // ONNX Runtime gives no shape for an output whose shape it cannot infer.
-        [] => Ok(None),
-        _ => Err(Error::invalid(format!("the output {name} has the shape {shape:?}, which is not [N, classes]"))),
     }
 }

@@ -56,11 +56,7 @@ impl Work<Entry> for Instance<'_> {
         self.shared.show_left(&batch);
         self.shared.admission.times().observe_turn(waited);
         let started = Instant::now();
-        if self.run_entries(batch, started) {
-            self.shared.failures.store(0, Ordering::Relaxed);
-        } else {
-            self.shared.failures.fetch_add(1, Ordering::Relaxed);
-        }
+        self.run_entries(batch, started);
         started.elapsed()
     }
 
@@ -74,28 +70,26 @@ impl Work<Entry> for Instance<'_> {
 }
 
 impl Instance<'_> {
-    /// Runs the entries as one batch; if that fails, each alone, so that one bad row cannot fail its neighbours. Says whether
-    /// any was answered.
-    fn run_entries(&mut self, entries: Vec<Entry>, started: Instant) -> bool {
+    /// Runs the entries as one batch; if that fails, each alone, so that one bad row cannot fail its neighbours.
+    fn run_entries(&mut self, entries: Vec<Entry>, started: Instant) {
         let parts: Vec<Tensor> = entries.iter().map(|entry| entry.rows.clone()).collect();
         match self.run_once(&parts) {
             Ok((outputs, times)) => {
+                self.shared.failures.store(0, Ordering::Relaxed);
                 self.answer(entries, &outputs, times, started);
-                true
             }
             Err(failure) if entries.len() == 1 => {
+                // Before the answer: whoever gets it may ask how many there are.
+                self.shared.failures.fetch_add(1, Ordering::Relaxed);
                 for entry in entries {
                     error!(cause = failure.chain(), "a run failed");
                     drop(entry.answer.send(Err(failure.clone())));
                 }
-                false
             }
             Err(_) => {
-                let mut any = false;
                 for entry in entries {
-                    any |= self.run_entries(vec![entry], started);
+                    self.run_entries(vec![entry], started);
                 }
-                any
             }
         }
     }

@@ -15,7 +15,7 @@ mod tests;
 mod worker;
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -115,8 +115,8 @@ struct Shared {
     admission: Arc<Admission>,
     recorder: Recorder,
     metrics: ModelMetrics,
-    /// Batches in a row of which no entry could be answered.
-    failures: AtomicU64,
+    /// Entries that failed alone since one was answered.
+    failures: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl Scheduler {
             options,
             recorder: Recorder::default(),
             metrics,
-            failures: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
         });
         let scheduler = Self {
             shared: Arc::clone(&shared),
@@ -215,8 +215,8 @@ impl Scheduler {
         &self.shared.options
     }
 
-    /// How many batches in a row have failed with every entry, up to now.
-    pub fn consecutive_failures(&self) -> u64 {
+    /// How many entries have failed in a row, each in a run of its own.
+    pub fn consecutive_failures(&self) -> u32 {
         self.shared.failures.load(Ordering::Relaxed)
     }
 
@@ -236,6 +236,11 @@ impl Scheduler {
         &self.shared.metrics
     }
 
+    /// Holds no batch back any more. Work is still taken, from requests that came before; there will be none after them.
+    pub fn drain(&self) {
+        self.shared.queue.drain();
+    }
+
     /// Refuses new work, lets the instances finish what is queued, and waits until they have ended. Blocks.
     pub fn close(&self) {
         self.shared.queue.close();
@@ -253,13 +258,22 @@ impl Drop for Scheduler {
     }
 }
 
+impl Pending {
+    /// Blocks until the answer is there: for threads that run no tasks.
+    ///
+    /// # Errors
+    /// The entry's own.
+    pub fn wait(mut self) -> Result<Answer> {
+        let (_, nothing) = oneshot::channel();
+        std::mem::replace(&mut self.answer, nothing).blocking_recv().unwrap_or_else(|_| Err(ended()))
+    }
+}
+
 impl Future for Pending {
     type Output = Result<Answer>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer).poll(cx).map(|answered| {
-            answered.unwrap_or_else(|_| Err(Error::internal("the model's instance ended without an answer")))
-        })
+        Pin::new(&mut self.answer).poll(cx).map(|answered| answered.unwrap_or_else(|_| Err(ended())))
     }
 }
 
@@ -292,6 +306,10 @@ impl Shared {
         self.metrics.record_batch(waits.len(), waits.iter().copied(), times);
         self.recorder.record_batch(waits.len(), waits.iter().sum(), times);
     }
+}
+
+fn ended() -> Error {
+    Error::internal("the model's instance ended without an answer")
 }
 
 /// The model's share in the device of each instance, and how many of them can run at a time.

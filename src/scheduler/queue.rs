@@ -20,6 +20,8 @@ struct State<T> {
     batcher: Batcher<T>,
     /// Instances that run no batch.
     idle: usize,
+    /// No batch is held back any more: nothing will come that it could wait for.
+    draining: bool,
     closed: bool,
 }
 
@@ -45,7 +47,7 @@ pub(super) struct Running<'q, T>(&'q Queue<T>);
 impl<T> Queue<T> {
     /// An empty queue that `instances` instances will take from.
     pub(super) fn new(policy: Policy, instances: usize) -> Self {
-        let state = State { batcher: Batcher::new(policy), idle: instances, closed: false };
+        let state = State { batcher: Batcher::new(policy), idle: instances, draining: false, closed: false };
         Self { state: Mutex::new(state), wake: Condvar::new() }
     }
 
@@ -73,8 +75,7 @@ impl<T> Queue<T> {
             let now = Instant::now();
             state = match state.batcher.due(now) {
                 Due::Now => return true,
-                // Nothing will join, so it would wait for nothing.
-                Due::At(_) if state.closed => return true,
+                Due::At(_) if state.draining => return true,
                 Due::At(until) => {
                     let wait = until.saturating_duration_since(now);
                     self.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
@@ -115,9 +116,18 @@ impl<T> Queue<T> {
         Taken { batch, expired, running }
     }
 
+    /// Holds no batch back any more.
+    pub(super) fn drain(&self) {
+        self.lock().draining = true;
+        self.wake.notify_all();
+    }
+
     /// Refuses what comes from now on. Instances still take what is there.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.draining = true;
+        state.closed = true;
+        drop(state);
         self.wake.notify_all();
     }
 
@@ -131,7 +141,7 @@ impl<T> State<T> {
     fn is_due(&self, now: Instant) -> bool {
         match self.batcher.due(now) {
             Due::Now => true,
-            Due::At(_) => self.closed,
+            Due::At(_) => self.draining,
             Due::Never => false,
         }
     }

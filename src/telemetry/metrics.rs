@@ -98,6 +98,7 @@ pub struct Metrics {
     instance_panics: IntCounterVec,
     state: IntGaugeVec,
     load_seconds: GaugeVec,
+    loads: IntCounterVec,
     provider: IntGaugeVec,
     nv_success: IntCounterVec,
     nv_failure: IntCounterVec,
@@ -193,6 +194,12 @@ impl Metrics {
                 &["model", "version", "state"],
             ),
             load_seconds: float_gauge(r, "convoy_model_load_seconds", "How long the last load took", MODEL),
+            loads: counter(
+                r,
+                "convoy_model_loads_total",
+                "Loads of a model, the first and later ones, by how they ended",
+                &["model", "outcome"],
+            ),
             provider: gauge(
                 r,
                 "convoy_model_provider",
@@ -287,6 +294,32 @@ impl Metrics {
             metrics: self.clone(),
             model: model.to_owned(),
             version,
+        }
+    }
+
+    /// Counts a load of a model, of all of its versions.
+    pub fn record_model_load(&self, model: &str, success: bool) {
+        let outcome = if success { Outcome::Success } else { Outcome::Failed };
+        self.loads.with_label_values(&[model, outcome.as_str()]).inc();
+    }
+
+    /// Says that `provider` no longer runs the model version.
+    pub fn forget_provider(&self, model: &str, version: u64, provider: &str) {
+        // An error says that there was none, which is as well.
+        drop(self.provider.remove_label_values(&[model, &version.to_string(), provider]));
+    }
+
+    /// Says that nothing runs the model version any more.
+    pub fn record_unload(&self, model: &str, version: u64) {
+        self.instances.with_label_values(&[model, &version.to_string()]).set(0);
+    }
+
+    /// Says that a model version is no longer known.
+    pub fn forget_state(&self, model: &str, version: u64, states: &[&str]) {
+        let version = version.to_string();
+        for state in states {
+            // An error says that there was none, which is as well.
+            drop(self.state.remove_label_values(&[model, &version, state]));
         }
     }
 

@@ -1,8 +1,8 @@
 """What the tests of the real clients share.
 
-Each file is a program: `python FILE HTTP_ADDRESS GRPC_ADDRESS`. tests/clients.rs starts the server, with the models `means`
-([N, 3, 8, 8] to the mean of each channel, labels red, green, blue) and `held` (which holds a single request back for an
-hour and runs two at once), and runs them.
+Each file is a program: `python FILE HTTP_ADDRESS GRPC_ADDRESS MODEL_FILE`. tests/clients.rs starts the server, with the models
+`means` ([N, 3, 8, 8] to the mean of each channel, labels red, green, blue), `spare` (the same without labels, in batches of two;
+its file is MODEL_FILE) and `held` (which holds a single request back for an hour and runs two at once), and runs them.
 """
 
 import struct
@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-HTTP, GRPC = sys.argv[1:3]
+HTTP, GRPC, MODEL_FILE = sys.argv[1:4]
 
 # Two pictures as a tensor, and what the model must make of it.
 TENSOR = np.random.default_rng(7).normal(size=(2, 3, 8, 8)).astype(np.float32)

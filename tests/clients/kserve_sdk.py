@@ -67,15 +67,21 @@ class Grpc(unittest.IsolatedAsyncioTestCase):
                 await client.is_model_ready("nothing")
             self.assertEqual(raised.exception.code(), grpc.StatusCode.NOT_FOUND)
 
-    async def test_the_name_of_a_model_to_load(self):
+    async def test_loading_and_unloading(self):
         async with grpc.aio.insecure_channel(GRPC) as channel:
             stub = GRPCInferenceServiceStub(channel)
-            for call, request in [
-                (stub.RepositoryModelLoad, grpc_predict_v2_pb2.RepositoryModelLoadRequest(model_name="means")),
-                (stub.RepositoryModelUnload, grpc_predict_v2_pb2.RepositoryModelUnloadRequest(model_name="means")),
-            ]:
-                with self.assertRaisesRegex(grpc.RpcError, "the model means cannot be"):
-                    await call(request, timeout=60)
+            ready = grpc_predict_v2_pb2.ModelReadyRequest(name="spare")
+            unload = grpc_predict_v2_pb2.RepositoryModelUnloadRequest(model_name="spare")
+            answer = await stub.RepositoryModelUnload(unload, timeout=60)
+            self.assertEqual((answer.model_name, answer.isUnloaded), ("spare", True))
+            self.assertFalse((await stub.ModelReady(ready, timeout=60)).ready)
+            load = grpc_predict_v2_pb2.RepositoryModelLoadRequest(model_name="spare")
+            answer = await stub.RepositoryModelLoad(load, timeout=60)
+            self.assertEqual((answer.model_name, answer.isLoaded), ("spare", True))
+            self.assertTrue((await stub.ModelReady(ready, timeout=60)).ready)
+            with self.assertRaisesRegex(grpc.RpcError, "there is no model nothing"):
+                load = grpc_predict_v2_pb2.RepositoryModelLoadRequest(model_name="nothing")
+                await stub.RepositoryModelLoad(load, timeout=60)
 
 
 class Protos(unittest.TestCase):

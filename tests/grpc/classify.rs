@@ -56,6 +56,32 @@ async fn a_model_without_labels_has_none_and_may_be_the_default() {
 }
 
 #[tokio::test]
+async fn side_branches_are_answered_when_they_are_asked_for() {
+    let mut model = graphs::channel_means(8, None);
+    let graph = model.graph.as_mut().unwrap();
+    graph.node.push(graphs::node("Neg", &["logits"], "negated"));
+    let data_type = convoy::onnx::proto::tensor_proto::DataType::Float;
+    graph.output.push(graphs::value("negated", data_type, &[-1, 3]));
+    let repository = Repository::new().with("branched", &model, PLAIN_RECIPE, "red\ngreen\nblue\n");
+    let server = start(config(&repository)).await;
+    let mut client = client(&server).await;
+    let mut request = pb::ClassifyRequest { aux: true, ..request("branched", &[[255, 51, 0]]) };
+    let answer = client.classify(request.clone()).await.unwrap().into_inner();
+    assert_eq!(answer.predictions[0].classes[0].label.as_deref(), Some("red"));
+    let [branch] = answer.predictions[0].branches.as_slice() else { panic!("{answer:?}") };
+    assert_eq!(branch.output, "negated");
+    // Softmax of -1, -0.2, 0: e^-1, e^-0.2 and 1 over their sum, 2.186610, worked out by hand.
+    let expected = [(2, "blue", 0.457_329), (1, "green", 0.374_429), (0, "red", 0.168_242)];
+    for (class, (index, label, score)) in branch.classes.iter().zip(expected) {
+        assert_eq!((class.index, class.label.as_deref()), (index, Some(label)));
+        assert!((class.score - score).abs() < 1e-5, "{class:?}");
+    }
+    request.aux = false;
+    let answer = client.classify(request).await.unwrap().into_inner();
+    assert!(answer.predictions[0].branches.is_empty());
+}
+
+#[tokio::test]
 async fn errors_have_their_codes() {
     let (server, _repository) = server().await;
     let mut client = client(&server).await;
@@ -69,6 +95,7 @@ async fn errors_have_their_codes() {
         (request("means", &[[1, 2, 3]; 65]), Code::ResourceExhausted, "65 pictures"),
         (no_picture, Code::InvalidArgument, "picture"),
         (pb::ClassifyRequest { top_k: Some(0), ..good.clone() }, Code::InvalidArgument, "top_k"),
+        (pb::ClassifyRequest { aux: true, ..good.clone() }, Code::InvalidArgument, "no side branches"),
         (pb::ClassifyRequest { model_version: "7".into(), ..good.clone() }, Code::NotFound, "7"),
         (pb::ClassifyRequest { model_version: "one".into(), ..good.clone() }, Code::NotFound, "one"),
         (

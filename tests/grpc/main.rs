@@ -13,6 +13,7 @@ mod server;
 mod bad_input;
 mod classify;
 mod deadlines;
+mod ensemble;
 mod health;
 mod infer;
 mod limits;

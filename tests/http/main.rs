@@ -12,9 +12,11 @@ mod server;
 mod architecture;
 mod classify;
 mod connections;
+mod ensemble;
 mod errors;
 mod predict;
 mod shutdown;
+mod test_time;
 mod v2;
 
 use convoy::server::Server;

@@ -19,28 +19,28 @@ struct Golden {
     samples: Vec<f64>,
 }
 
-/// A tensor's row of `golden`'s type, and preprocessing into it.
+/// The rows that preprocessing makes of `golden`'s picture, and the shape of one.
 fn preprocess(golden: &Golden) -> (Tensor, [usize; 3]) {
     let preprocessor = Preprocessor::new(&golden.recipe, &golden.shape, golden.data_type).unwrap();
     let shape = preprocessor.row_shape();
-    let length = shape.iter().product();
+    let length = golden.recipe.crops * shape.iter().product::<usize>();
     let encoded = read(&golden.file);
     let limits = PictureLimits::default();
     let tensor = match golden.data_type {
         DataType::Fp32 => {
             let mut row = vec![f32::NAN; length];
             preprocessor.run(&encoded, &limits, RowMut::F32(&mut row)).unwrap();
-            Tensor::from_vec(shape.to_vec(), row)
+            Tensor::from_vec(vec![length], row)
         }
         DataType::Fp16 => {
             let mut row = vec![f16::NAN; length];
             preprocessor.run(&encoded, &limits, RowMut::F16(&mut row)).unwrap();
-            Tensor::from_vec(shape.to_vec(), row)
+            Tensor::from_vec(vec![length], row)
         }
         _ => {
             let mut row = vec![0xAA; length];
             preprocessor.run(&encoded, &limits, RowMut::U8(&mut row)).unwrap();
-            Tensor::from_vec(shape.to_vec(), row)
+            Tensor::from_vec(vec![length], row)
         }
     };
     (tensor.unwrap(), shape)

@@ -53,6 +53,14 @@ fn the_key_at_fault_is_named() {
         ("crop = 'none'", &[3, -1, 224], DataType::Fp32, "preprocess.crop"),
         ("resize = [224, 225]\ncrop = 'none'", image, DataType::Fp32, "preprocess.resize"),
         ("resize = [0, 224]", image, DataType::Fp32, "preprocess.resize"),
+        ("crops = 0", image, DataType::Fp32, "preprocess.crops"),
+        ("crops = 9", image, DataType::Fp32, "preprocess.crops"),
+        ("crops = 10\nresize = 224", image, DataType::Fp32, "preprocess.crops"),
+        ("crops = 5\nresize = 200", image, DataType::Fp32, "preprocess.crops"),
+        ("crops = 5\nresize = [223, 300]", image, DataType::Fp32, "preprocess.crops"),
+        ("crops = 5\nresize = [224, 224]", image, DataType::Fp32, "preprocess.crops"),
+        ("crops = 5\ncrop = 'none'", image, DataType::Fp32, "preprocess.crops"),
+        ("crops = 5\ncrop = 'none'\nresize = 'none'", image, DataType::Fp32, "preprocess.crops"),
         ("scale = nan", image, DataType::Fp32, "preprocess.scale"),
         ("mean = [0.5]", image, DataType::Fp32, "preprocess.mean"),
         ("mean = [0.5, 0.5, inf]", image, DataType::Fp32, "preprocess.mean"),
@@ -89,7 +97,7 @@ fn a_recipe_survives_being_written() {
 
 fn frame(toml: &str, [height, width]: [i64; 2], file: &str) -> Frame {
     let preprocessor = Preprocessor::new(&recipe(toml), &[3, height, width], DataType::Uint8).unwrap();
-    let mut row = vec![0; preprocessor.row_shape().iter().product()];
+    let mut row = vec![0; preprocessor.crops() * preprocessor.row_shape().iter().product::<usize>()];
     preprocessor.run(&read(file), &PictureLimits::default(), RowMut::U8(&mut row)).unwrap()
 }
 
@@ -111,5 +119,7 @@ fn the_frame_says_where_the_input_lies() {
     near(sideways, [97, 61], [0.0, 0.0, 97.0, 61.0]);
     // 3 columns and 4 rows more than the picture has: 1 and 2 of them before it.
     near(frame("resize = 'none'", [65, 100], "exif_1.jpg"), [97, 61], [-1.0, -2.0, 100.0, 65.0]);
+    // Five crops reach the picture's corners.
+    near(frame("crops = 5", [224, 224], "photo_420.jpg"), [500, 375], [0.0, 0.0, 500.0, 375.0]);
     near(frame("crop = 'none'", [100, 50], "exif_1.jpg"), [97, 61], [0.0, 0.0, 97.0, 61.0]);
 }

@@ -1,11 +1,11 @@
-"""Checks what `convoy export` writes, and what `convoy describe` says, with the onnx package (1.23.2 when this was written).
+"""Checks what `convoy export` writes, and what `convoy describe` says, with the onnx package.
 
     python3 tests/reference/check_onnx.py target/debug/convoy [ARCHITECTURE ...]
 
-Every architecture (or those that are named) is exported with seeded weights and must pass onnx's checker with full, strict shape
-inference: as served, with its side branches, with its batch norms, and with the oldest and the newest operators. The shapes that
-`convoy describe` infers must be those that onnx infers, for these models and for the light models in the onnx package, which
-other exporters wrote.
+tests/clients.rs runs it. Every architecture (or those that are named) is exported with seeded weights and must pass onnx's checker
+with full, strict shape inference: as served and with its side branches; one of each family also with its batch norms, and with the
+oldest and the newest operators. The shapes that `convoy describe` infers must be those that onnx infers, for these models and for
+the light models in the onnx package, which other exporters wrote.
 """
 
 import json
@@ -16,10 +16,20 @@ from pathlib import Path
 
 import onnx
 
-# Beside the defaults, for the networks that have what the option is about.
-OPTIONS = [["--aux"], ["--keep-batch-norm"], ["--opset", "11"], ["--opset", "21"]]
-# Those whose export takes long are checked as they are served, and otherwise through their smaller relatives.
-LARGE_PARAMETERS = 30_000_000
+# One of each family, with what it is also written with beside the defaults.
+OPSETS = [["--opset", "11"], ["--opset", "21"]]
+FAMILIES = {
+    "nin": OPSETS,
+    "vgg11_bn": [["--keep-batch-norm"]],
+    "bvlc_googlenet": OPSETS,
+    "googlenet": [["--keep-batch-norm"], ["--aux", "--keep-batch-norm"], *OPSETS],
+    "inception_v3": [["--keep-batch-norm"]],
+    "resnet18": [["--keep-batch-norm"], *OPSETS],
+    "resnext50_32x4d": [["--keep-batch-norm"]],
+    "wide_resnet50_2": [["--keep-batch-norm"]],
+    "squeezenet1_1": OPSETS,
+    "efficientnet-lite0": [["--keep-batch-norm"], *OPSETS],
+}
 
 
 def convoy(program, *arguments):
@@ -56,16 +66,15 @@ def check_export(program, architecture, options):
 
 def main(program, names):
     architectures = json.loads(convoy(program, "list", "--json"))
+    assert set(FAMILIES) <= {architecture["name"] for architecture in architectures}
+    assert any(architecture["side_branches"] for architecture in architectures)
     for architecture in architectures:
         name = architecture["name"]
         if names and name not in names:
             continue
-        check_export(program, name, [])
-        for options in OPTIONS:
-            if options == ["--aux"] and not architecture["side_branches"]:
-                continue
-            if architecture["parameters"] <= LARGE_PARAMETERS:
-                check_export(program, name, options)
+        aux = [["--aux"]] if architecture["side_branches"] else []
+        for options in [[], *aux, *FAMILIES.get(name, [])]:
+            check_export(program, name, options)
     if not names:
         for path in sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("light_*.onnx")):
             print(path.stem, f"({check_shapes(program, path)} layers)", flush=True)

@@ -5,7 +5,7 @@ from the repository's root, with Pillow 13.0.0 and numpy:
 
     python3 tests/reference/preprocess.py
 
-It rewrites the pictures and golden.json, which tests/preprocess.rs compares against. Each golden is the SHA-256 of the
+It rewrites the pictures and golden.json, which tests/preprocess/ compares against. Each golden is the SHA-256 of the
 tensor's little-endian bytes, and a few of its values to show how far off a mismatch is.
 """
 
@@ -149,7 +149,10 @@ def write_rgb_16_bits(path, pixels):
 
 
 def expect(name, recipe, shape, data_type):
-    """The tensor that `recipe` makes of a picture, for a model's input of `shape` without the batch."""
+    """The tensor that `recipe` makes of a picture, for a model's input of `shape` without the batch.
+
+    With several crops there are as many of them, one behind the other.
+    """
     layout = recipe.get("layout", "nchw" if data_type != "UINT8" else "nhwc")
     model = shape[1:] if layout == "nchw" else shape[:2]
 
@@ -173,20 +176,22 @@ def expect(name, recipe, shape, data_type):
         box = box and turn_box(box, orientation, upright.size)
     resized = upright.resize(target, RESAMPLING[recipe.get("interpolation", "bilinear")], box=box)
     crop = crop_size(recipe, model)
-    if crop is not None:
-        resized = center_crop(resized, *crop)
+    crops = [resized] if crop is None else cut(resized, recipe.get("crops", 1), *crop)
+    rows = [to_tensor(picture, recipe, layout, data_type) for picture in crops]
+    assert all(list(row.shape) == shape for row in rows), (name, recipe, rows[0].shape, shape)
+    return np.stack(rows)
 
-    pixels = np.asarray(resized).reshape(resized.size[1], resized.size[0], -1)
+
+def to_tensor(picture, recipe, layout, data_type):
+    """One row of the model's input."""
+    pixels = np.asarray(picture).reshape(picture.size[1], picture.size[0], -1)
     if recipe.get("color") == "bgr":
         pixels = pixels[:, :, ::-1]
     if data_type != "UINT8":
         pixels = normalize(pixels, recipe)
     if layout == "nchw":
         pixels = pixels.transpose(2, 0, 1)
-    assert list(pixels.shape) == shape, (name, recipe, pixels.shape, shape)
-    if data_type == "FP16":
-        pixels = pixels.astype(np.float16)
-    return np.ascontiguousarray(pixels)
+    return pixels.astype(np.float16) if data_type == "FP16" else pixels
 
 
 def crop_size(recipe, model):
@@ -246,6 +251,21 @@ def center_crop(picture, height, width):
     return picture.crop((left, top, left + width, top + height))
 
 
+def cut(picture, count, height, width):
+    """torchvision's CenterCrop, FiveCrop or TenCrop."""
+    if count == 1:
+        return [center_crop(picture, height, width)]
+    if count == 10:
+        mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return cut(picture, 5, height, width) + cut(mirrored, 5, height, width)
+    picture_width, picture_height = picture.size
+    assert width <= picture_width and height <= picture_height, (picture.size, height, width)
+    left, top = picture_width - width, picture_height - height
+    corners = [(0, 0), (left, 0), (0, top), (left, top)]
+    crops = [picture.crop((x, y, x + width, y + height)) for x, y in corners]
+    return [*crops, center_crop(picture, height, width)]
+
+
 def normalize(pixels, recipe):
     """torchvision's ToTensor and Normalize, in float32."""
     given = any(key in recipe for key in ("scale", "mean", "std"))
@@ -291,6 +311,18 @@ def cases():
         for size in (16, 32, 64, 112, 224):
             yield name, {"decode": "fast", "crop": size}, [3, size, size], "FP32"
         yield name, {"decode": "fast", "resize": [20, 90], "crop": "none"}, [20, 90, 3], "UINT8"
+    for count in (5, 10):
+        for name in ("photo_420.jpg", "photo_444.jpg", "gray.jpg", "exif_6_large.jpg"):
+            yield name, {"crops": count}, [3, 224, 224], "FP32"
+        # What is left beside a crop is even and odd, and nothing along one side.
+        for size in ([29, 31], [30, 30], [28, 57], [61, 28], [97, 88]):
+            for orientation in range(1, 9):
+                recipe = {"crops": count, "resize": size, "crop": 28}
+                yield f"exif_{orientation}.jpg", recipe, [28, 28, 3], "UINT8"
+        yield "photo_420.jpg", {"crops": count, "resize": "none", "crop": [371, 299]}, [371, 299, 3], "UINT8"
+        yield "photo_422.jpg", {"crops": count, "color": "gray", "layout": "nchw", **small}, [1, 28, 28], "FP16"
+        yield "photo_422.jpg", {"crops": count, "color": "bgr", "layout": "nhwc", **small}, [28, 28, 3], "FP32"
+        yield "large.jpg", {"crops": count, "decode": "fast", "crop": 64}, [3, 64, 64], "FP32"
     inputs = "photo_422.jpg"
     yield inputs, {}, [3, 299, 299], "FP32"
     yield inputs, {"color": "bgr"}, [3, 224, 224], "FP32"

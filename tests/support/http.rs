@@ -1,5 +1,7 @@
 //! A client of the HTTP interface.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use convoy::server::Server;
 use http_body_util::{BodyExt, Full};
@@ -37,7 +39,11 @@ pub(crate) struct Connection(pub(crate) SendRequest<Full<Bytes>>);
 
 impl Connection {
     pub(crate) async fn open(server: &Server) -> Self {
-        let stream = TcpStream::connect(server.http_address()).await.unwrap();
+        Self::open_at(server.http_address()).await
+    }
+
+    pub(crate) async fn open_at(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Self(sender)
@@ -57,9 +63,20 @@ pub(crate) async fn send(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Answer {
+    send_to(server.http_address(), method, path, headers, body).await
+}
+
+/// Sends one request to the server at `address`, which may be another process.
+pub(crate) async fn send_to(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
     let request = Request::builder().method(method).uri(path).header("host", "test");
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-    Connection::open(server).await.send(request.body(Full::new(body.into())).unwrap()).await
+    Connection::open_at(address).await.send(request.body(Full::new(body.into())).unwrap()).await
 }
 
 /// `GET path`.

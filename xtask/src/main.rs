@@ -29,7 +29,8 @@ Usage: cargo xtask <VERB>
   setup [--gpu]               fetch ONNX Runtime, the weights and the labels, build the server, write the model
   serve [--gpu] [-- ARGS...]  set up, then run the server; ARGS go to `convoy serve`
   test [-- ARGS...]           set up, then run every test; ARGS go to `cargo test`, a filter for instance
-  bench [-- --seconds S]      set up, then measure the server beside its floor; S seconds a measurement
+  bench [-- PARTS...]         set up, then measure: the server beside its floor (floor), HTTP and gRPC (protocols),
+                              memory (memory); all where none is named. `--seconds S`: so long a measurement
   ci                          fmt, cargo-deny, clippy, rustdoc and every test: what a change must pass
 
 --gpu takes ONNX Runtime's CUDA build instead of the CPU's.

@@ -1,40 +1,64 @@
-//! `convoy bench`: a closed-loop load on a running server, and what it took.
-//!
-//! Closed loop: each connection sends its next request when the last one is answered, so the offered load adapts to the
-//! server. Latencies under more load than the server can take need an open loop.
+//! `convoy bench`: a load on a running server, over HTTP or gRPC, and what it took.
 
-mod client;
+mod closed;
 mod floor;
+mod grpc;
+mod http;
 mod process;
 mod report;
+mod requests;
+mod target;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
-use tokio::task::JoinSet;
 
-use self::client::{Connection, Target};
+use self::closed::Load;
 use self::process::Usage;
 use self::report::{Format, Measurement, Report};
+use self::requests::{Common, Payload, Requests, TensorForm};
+use self::target::Target;
 use crate::engine::Runtime;
 
 /// Load a running server and report throughput, latency and its CPU time
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// Where pictures are posted; a bare server address means its /v1/classify
+    /// The server: http://host:port, with a path where it is not to be /v1/classify or --model's, or grpc://host:port for
+    /// convoy.v1.ImageClassifier
     #[arg(long, default_value = "http://127.0.0.1:8000")]
     url: String,
 
     /// The pictures to post, in turn
-    #[arg(long, required = true, value_name = "PICTURE", num_args = 1..)]
+    #[arg(long, required_unless_present = "tensor", value_name = "PICTURE", num_args = 1..)]
     image: Vec<PathBuf>,
 
-    /// Connections that send at the same time; several numbers are measured one after the other
+    /// Send a tensor of the model's input instead of a picture, by the Open Inference Protocol: what the server costs without
+    /// decoding
+    #[arg(long, value_enum, value_name = "FORM", requires = "model", conflicts_with_all = ["image", "floor"])]
+    tensor: Option<TensorForm>,
+
+    /// The model [default: the server's; with --floor or --tensor it must be named]
+    #[arg(long)]
+    model: Option<String>,
+
+    /// Send all requests on one bidirectional stream of gRPC, --concurrency of them on their way at once
+    #[arg(long, conflicts_with = "floor")]
+    stream: bool,
+
+    /// The key to send as `authorization: Bearer KEY`
+    #[arg(long, value_name = "KEY", env = "CONVOY_KEY", hide_env_values = true)]
+    key: Option<String>,
+
+    /// The timeout that each request brings, in milliseconds [default: the model's]
+    #[arg(long, value_name = "MS")]
+    timeout_ms: Option<u64>,
+
+    /// Requests on their way at the same time, each on a connection of its own; several numbers are measured one after the
+    /// other
     #[arg(long, default_value = "1,8,32", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
     concurrency: Vec<u32>,
 
@@ -58,10 +82,6 @@ pub(super) struct BenchArgs {
     /// thread for each number of --concurrency
     #[arg(long, requires = "model", conflicts_with_all = ["url", "pid"])]
     floor: bool,
-
-    /// With --floor, the model
-    #[arg(long)]
-    model: Option<String>,
 
     /// With --floor, the model's version
     #[arg(long, default_value_t = 1)]
@@ -123,16 +143,25 @@ fn measure_floor(args: &BenchArgs, model: &str, pictures: &Arc<[Bytes]>, until: 
         .collect()
 }
 
-async fn measure_server(args: &BenchArgs, pictures: &Arc<[Bytes]>, until: Until) -> Result<Vec<Measurement>> {
+async fn measure_server(args: &BenchArgs, pictures: &[Bytes], until: Until) -> Result<Vec<Measurement>> {
     let target = Arc::new(Target::parse(&args.url)?);
+    let payload = args.tensor.map_or(Payload::Pictures(pictures), Payload::Tensor);
+    let common = Common {
+        model: args.model.as_deref(),
+        key: args.key.as_deref(),
+        timeout_ms: args.timeout_ms,
+        is_stream: args.stream,
+    };
+    let requests = Arc::new(Requests::prepare(&target, payload, common).await?);
     let mut measurements = Vec::new();
     for &concurrency in &args.concurrency {
+        let load = Load { concurrency, is_stream: args.stream };
         if args.warmup_s > 0.0 {
-            load(&target, pictures, concurrency, Until::Elapsed(Duration::from_secs_f64(args.warmup_s))).await?;
+            closed::run(&target, &requests, load, Until::Elapsed(Duration::from_secs_f64(args.warmup_s))).await?;
         }
         let before = args.pid.map(Usage::of).transpose()?;
         let started = Instant::now();
-        let mut measurement = load(&target, pictures, concurrency, until).await?;
+        let mut measurement = closed::run(&target, &requests, load, until).await?;
         measurement.elapsed = started.elapsed();
         if let (Some(pid), Some(before)) = (args.pid, before) {
             let after = Usage::of(pid)?;
@@ -144,31 +173,6 @@ async fn measure_server(args: &BenchArgs, pictures: &Arc<[Bytes]>, until: Until)
     Ok(measurements)
 }
 
-/// Keeps `concurrency` connections busy until the load's end, and gathers what each saw.
-async fn load(target: &Arc<Target>, pictures: &Arc<[Bytes]>, concurrency: u32, until: Until) -> Result<Measurement> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut workers = JoinSet::new();
-    for index in 0..u64::from(concurrency) {
-        let (target, pictures, stop) = (Arc::clone(target), Arc::clone(pictures), Arc::clone(&stop));
-        let quota = match until {
-            Until::Elapsed(_) => u64::MAX,
-            Until::Requests(total) => {
-                total / u64::from(concurrency) + u64::from(index < total % u64::from(concurrency))
-            }
-        };
-        workers.spawn(async move { worker(&target, &pictures, index as usize, quota, &stop).await });
-    }
-    if let Until::Elapsed(duration) = until {
-        tokio::time::sleep(duration).await;
-        stop.store(true, Ordering::Relaxed);
-    }
-    let mut results = Vec::new();
-    while let Some(worker) = workers.join_next().await {
-        results.push(worker.context("a connection's task ended early")?);
-    }
-    merge_workers(concurrency, results)
-}
-
 /// What all connections, or threads, saw together.
 fn merge_workers(concurrency: u32, workers: impl IntoIterator<Item = Result<Measurement>>) -> Result<Measurement> {
     let mut measurement = Measurement::new(concurrency);
@@ -177,34 +181,6 @@ fn merge_workers(concurrency: u32, workers: impl IntoIterator<Item = Result<Meas
     }
     if measurement.latencies.is_empty() && measurement.errors.is_empty() {
         bail!("nothing was answered in the time given: measure longer");
-    }
-    Ok(measurement)
-}
-
-/// One connection: request after request, reconnecting where the server closed it.
-async fn worker(
-    target: &Target,
-    pictures: &[Bytes],
-    offset: usize,
-    quota: u64,
-    stop: &AtomicBool,
-) -> Result<Measurement> {
-    let mut measurement = Measurement::new(0);
-    let mut connection = Connection::open(target).await?;
-    for request in 0..quota {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let picture = pictures[(offset + request as usize) % pictures.len()].clone();
-        let started = Instant::now();
-        match connection.post(target, picture).await {
-            Ok(status) if status.is_success() => measurement.latencies.push(started.elapsed()),
-            Ok(status) => measurement.count_error(format!("status {}", status.as_u16())),
-            Err(error) => {
-                measurement.count_error(format!("{error:#}"));
-                connection = Connection::open(target).await?;
-            }
-        }
     }
     Ok(measurement)
 }

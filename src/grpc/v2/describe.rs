@@ -7,8 +7,7 @@ use super::super::proto::inference::model_version_policy::{All, Latest, PolicyCh
 use super::super::proto::inference::repository_index_response::ModelIndex;
 use crate::inference::EXTENSIONS;
 use crate::repository::config::{BatchingConfig, VersionPolicy};
-use crate::repository::layout::MODEL_FILE;
-use crate::repository::{BACKEND, Description, IndexEntry, Model, PLATFORM, TensorDescription};
+use crate::repository::{Description, IndexEntry, Model, TensorDescription};
 use crate::tensor::{DataType, TensorSpec};
 
 /// The server's metadata.
@@ -25,7 +24,7 @@ pub(super) fn model(model: &Model, versions: &[u64]) -> pb::ModelMetadataRespons
     pb::ModelMetadataResponse {
         name: model.name().to_owned(),
         versions: versions.iter().map(u64::to_string).collect(),
-        platform: PLATFORM.to_owned(),
+        platform: model.platform().to_owned(),
         inputs: vec![tensor(model.input())],
         outputs: model.outputs().iter().map(tensor).collect(),
     }
@@ -54,9 +53,14 @@ pub(super) fn config(model: &Description<'_>) -> pb::ModelConfig {
         label_filename: model.label_filename.to_owned(),
     };
     let kind = if model.is_on_gpu { pb::model_instance_group::Kind::Gpu } else { pb::model_instance_group::Kind::Cpu };
+    let group = pb::ModelInstanceGroup {
+        name: model.name.to_owned(),
+        count: saturated(model.instance_count),
+        kind: kind.into(),
+    };
     pb::ModelConfig {
         name: model.name.to_owned(),
-        platform: PLATFORM.to_owned(),
+        platform: model.platform.to_owned(),
         version_policy: Some(version_policy(model.versions)),
         max_batch_size: saturated(model.max_batch_size),
         input: vec![pb::ModelInput {
@@ -66,14 +70,10 @@ pub(super) fn config(model: &Description<'_>) -> pb::ModelConfig {
             dims: model.input.dims.to_vec(),
         }],
         output: model.outputs.iter().map(output).collect(),
-        instance_group: vec![pb::ModelInstanceGroup {
-            name: model.name.to_owned(),
-            count: saturated(model.instance_count),
-            kind: kind.into(),
-        }],
-        default_model_filename: MODEL_FILE.to_owned(),
+        instance_group: (model.instance_count > 0).then_some(group).into_iter().collect(),
+        default_model_filename: model.filename.to_owned(),
         scheduling_choice: model.batching.map(dynamic_batching),
-        backend: BACKEND.to_owned(),
+        backend: model.backend.to_owned(),
         model_transaction_policy: Some(pb::ModelTransactionPolicy { decoupled: false }),
     }
 }

@@ -2,6 +2,7 @@
 
 mod describe;
 mod infer;
+mod repository;
 mod request;
 mod response;
 mod statistics;
@@ -42,12 +43,6 @@ fn ask<Q, A>(request: Request<Q>, answer: impl FnOnce(Q) -> DomainResult<A>) -> 
 /// The version that a request names: none where the text is empty.
 fn version(model: &str, text: &str) -> DomainResult<Option<u64>> {
     if text.is_empty() { Ok(None) } else { parse_version(model, text).map(Some) }
-}
-
-/// The model that a request to load or unload names: KServe's clients have the name under the number at which Triton's have
-/// the repository's, of which there is only one here.
-fn named(model_name: String, repository_name: String) -> String {
-    if model_name.is_empty() { repository_name } else { model_name }
 }
 
 /// The answer of an RPC that is not offered.
@@ -127,32 +122,24 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::RepositoryIndexRequest>,
     ) -> Answer<pb::RepositoryIndexResponse> {
-        ask(request, |request| {
-            let models = self.inference.index(request.ready).into_iter().map(describe::index_entry).collect();
-            Ok(pb::RepositoryIndexResponse { models })
-        })
+        let call = Call::of(request.extensions());
+        reply(&call, repository::index(&self.inference, request.into_inner()).await)
     }
 
     async fn repository_model_load(
         &self,
         request: Request<pb::RepositoryModelLoadRequest>,
     ) -> Answer<pb::RepositoryModelLoadResponse> {
-        ask(request, |request| {
-            let model_name = named(request.model_name, request.repository_name);
-            self.inference.load_model(&model_name)?;
-            Ok(pb::RepositoryModelLoadResponse { model_name, is_loaded: true })
-        })
+        let call = Call::of(request.extensions());
+        reply(&call, repository::load(&self.inference, request.into_inner()).await)
     }
 
     async fn repository_model_unload(
         &self,
         request: Request<pb::RepositoryModelUnloadRequest>,
     ) -> Answer<pb::RepositoryModelUnloadResponse> {
-        ask(request, |request| {
-            let model_name = named(request.model_name, request.repository_name);
-            self.inference.unload_model(&model_name)?;
-            Ok(pb::RepositoryModelUnloadResponse { model_name, is_unloaded: true })
-        })
+        let call = Call::of(request.extensions());
+        reply(&call, repository::unload(&self.inference, request.into_inner()).await)
     }
 
     async fn system_shared_memory_status(

@@ -11,7 +11,6 @@ use crate::http::error::HttpResult;
 use crate::http::extract::Target;
 use crate::http::middleware::Probe;
 use crate::inference::EXTENSIONS;
-use crate::repository::PLATFORM;
 use crate::tensor::TensorSpec;
 
 #[derive(Serialize)]
@@ -91,7 +90,7 @@ pub(super) async fn model(State(app): AppState, target: Target) -> HttpResult<Re
     let metadata = ModelMetadata {
         name: model.name(),
         versions: app.inference.versions(model.name()).iter().map(u64::to_string).collect(),
-        platform: PLATFORM,
+        platform: model.platform(),
         inputs: [model.input().into()],
         outputs: model.outputs().iter().map(TensorMetadata::from).collect(),
     };

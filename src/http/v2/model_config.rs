@@ -10,8 +10,7 @@ use serde::Serialize;
 use crate::http::AppState;
 use crate::http::error::HttpResult;
 use crate::http::extract::Target;
-use crate::repository::layout::MODEL_FILE;
-use crate::repository::{BACKEND, Description, PLATFORM, TensorDescription};
+use crate::repository::{Description, TensorDescription};
 use crate::tensor::DataType;
 
 /// `GET …/config`.
@@ -29,7 +28,8 @@ struct ModelConfig<'a> {
     max_batch_size: usize,
     input: [Input<'a>; 1],
     output: Vec<Output<'a>>,
-    instance_group: [InstanceGroup<'a>; 1],
+    /// Empty for an ensemble.
+    instance_group: Vec<InstanceGroup<'a>>,
     /// Absent where the batch dimension is fixed, as nothing can be batched then.
     #[serde(skip_serializing_if = "Option::is_none")]
     dynamic_batching: Option<DynamicBatching>,
@@ -83,11 +83,16 @@ impl<'a> From<Description<'a>> for ModelConfig<'a> {
             label_filename: model.label_filename,
             is_shape_tensor: false,
         };
+        let group = InstanceGroup {
+            name: model.name,
+            kind: if model.is_on_gpu { "KIND_GPU" } else { "KIND_CPU" },
+            count: model.instance_count,
+        };
         Self {
             name: model.name,
-            platform: PLATFORM,
-            backend: BACKEND,
-            default_model_filename: MODEL_FILE,
+            platform: model.platform,
+            backend: model.backend,
+            default_model_filename: model.filename,
             max_batch_size: model.max_batch_size,
             input: [Input {
                 name: model.input.name,
@@ -99,11 +104,7 @@ impl<'a> From<Description<'a>> for ModelConfig<'a> {
                 optional: false,
             }],
             output: model.outputs.iter().copied().map(output).collect(),
-            instance_group: [InstanceGroup {
-                name: model.name,
-                kind: if model.is_on_gpu { "KIND_GPU" } else { "KIND_CPU" },
-                count: model.instance_count,
-            }],
+            instance_group: (model.instance_count > 0).then_some(group).into_iter().collect(),
             dynamic_batching: model.batching.map(|batching| DynamicBatching {
                 preferred_batch_size: [],
                 max_queue_delay_microseconds: batching.max_queue_delay_us,

@@ -1,14 +1,20 @@
 //! The repository extension: the index, loading and unloading.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::http::AppState;
 use crate::http::error::HttpResult;
 use crate::http::extract::{Payload, Target};
 use crate::http::json;
+use crate::repository::Overrides;
 
 /// `POST /v2/repository/index`: every model and version with its state. The body may be empty.
 pub(super) async fn index(State(app): AppState, payload: Payload) -> HttpResult<Response> {
@@ -30,7 +36,7 @@ pub(super) async fn index(State(app): AppState, payload: Payload) -> HttpResult<
     } else {
         json::parse(&payload.bytes, app.config.max_json_depth, "an index request")?
     };
-    let rows = app.inference.index(query.ready).into_iter().map(|entry| Row {
+    let rows = app.inference.full_index(query.ready).await?.into_iter().map(|entry| Row {
         name: entry.name,
         version: entry.version.map(|version| version.to_string()),
         state: entry.state.as_str(),
@@ -39,12 +45,67 @@ pub(super) async fn index(State(app): AppState, payload: Payload) -> HttpResult<
     Ok(Json(rows.collect::<Vec<_>>()).into_response())
 }
 
-/// `POST /v2/repository/models/M/load`.
-pub(super) async fn load(State(app): AppState, target: Target) -> HttpResult<()> {
-    Ok(app.inference.load_model(&target.model)?)
+/// The one parameter of a load that is no file.
+const CONFIG: &str = "config";
+/// What begins the name of a parameter that is a file.
+const FILE: &str = "file:";
+/// The one parameter of an unload.
+const UNLOAD_DEPENDENTS: &str = "unload_dependents";
+
+#[derive(Deserialize, Default)]
+struct Request {
+    #[serde(default)]
+    parameters: BTreeMap<String, serde_json::Value>,
 }
 
-/// `POST /v2/repository/models/M/unload`.
-pub(super) async fn unload(State(app): AppState, target: Target) -> HttpResult<()> {
-    Ok(app.inference.unload_model(&target.model)?)
+impl Request {
+    fn read(payload: &[u8], max_depth: usize, what: &str) -> Result<Self> {
+        if payload.is_empty() { Ok(Self::default()) } else { json::parse(payload, max_depth, what) }
+    }
+}
+
+/// `POST /v2/repository/models/M/load`: the body may be empty, or have a configuration and files that override the model's.
+pub(super) async fn load(State(app): AppState, target: Target, payload: Payload) -> HttpResult<()> {
+    let max_depth = app.config.max_json_depth;
+    let overrides = json::off_worker(payload.bytes.len(), move || {
+        read_overrides(Request::read(&payload.bytes, max_depth, "a load request")?.parameters)
+    });
+    Ok(app.inference.load_model(&target.model, overrides.await?).await?)
+}
+
+/// `POST /v2/repository/models/M/unload`, with an ensemble's members where `unload_dependents` says so.
+pub(super) async fn unload(State(app): AppState, target: Target, payload: Payload) -> HttpResult<()> {
+    let request = Request::read(&payload.bytes, app.config.max_json_depth, "an unload request")?;
+    let mut and_members = false;
+    for (name, value) in request.parameters {
+        if name != UNLOAD_DEPENDENTS {
+            let message = format!("unloading takes the parameter `{UNLOAD_DEPENDENTS}`, not `{name}`");
+            return Err(Error::invalid(message).into());
+        }
+        and_members = value
+            .as_bool()
+            .ok_or_else(|| Error::invalid(format!("the parameter {UNLOAD_DEPENDENTS} must be true or false")))?;
+    }
+    Ok(app.inference.unload_model(&target.model, and_members).await?)
+}
+
+/// The overrides among a load's parameters: `config`, the model's configuration as text, and `file:<version>/<name>` in base64.
+fn read_overrides(parameters: BTreeMap<String, serde_json::Value>) -> Result<Overrides> {
+    let mut overrides = Overrides::default();
+    for (name, value) in parameters {
+        let serde_json::Value::String(text) = value else {
+            return Err(Error::invalid(format!("the parameter {name} of a load must be a string")));
+        };
+        if name == CONFIG {
+            overrides.config = Some(text);
+        } else if let Some(path) = name.strip_prefix(FILE) {
+            let file = STANDARD.decode(text).map_err(|error| {
+                Error::invalid(format!("the parameter {name} of a load is not base64")).with_source(error)
+            })?;
+            overrides.files.push((path.to_owned(), file.into()));
+        } else {
+            return Err(Error::invalid(format!("loading takes the parameters `config` and `file:…`, not `{name}`")));
+        }
+    }
+    Ok(overrides)
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::{Pending, options, wait};
+use super::{Pending, options};
 use crate::error::Result;
 use crate::scheduler::device::Device;
 use crate::scheduler::{Backend, Instance, Scheduler, Submission};
@@ -63,7 +63,7 @@ fn a_model_with_one_request_waits_for_at_most_one_run_of_a_saturated_one() {
         let (name, rows, leave) = runs.recv().unwrap();
         assert_eq!((name, rows), ("calm", 1));
         leave.send(()).unwrap();
-        wait(request).unwrap();
+        request.wait().unwrap();
         running.push(runs.recv().unwrap());
         assert_eq!(running[1].0, "busy");
     }

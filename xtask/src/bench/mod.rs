@@ -4,6 +4,7 @@
 //! that is its own cost. The machine may be busy with other things, so floor and server take turns, and what counts is their
 //! ratio.
 
+mod protocols;
 mod server;
 mod table;
 
@@ -14,7 +15,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
-use self::server::Server;
+use self::server::{Payload, Protocol, Server, Way};
 use self::table::{Row, Table};
 use crate::pins::Device;
 use crate::process;
@@ -38,29 +39,59 @@ const THROUGHPUT_TARGET: f64 = 0.93;
 const MEMORY_AFTER: [u64; 2] = [1_000, 10_000];
 const DEFAULT_SECONDS: f64 = 10.0;
 
-/// Measures and prints Markdown tables. `arguments`: `--seconds S` for each measurement.
+/// What can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// The server beside its floor.
+    Floor,
+    /// The protocols beside each other.
+    Protocols,
+    /// Resident memory.
+    Memory,
+}
+
+/// Measures and prints Markdown tables. `arguments`: the parts to measure (`floor`, `protocols`, `memory`; all where none is
+/// named), and `--seconds S` for each measurement.
 ///
 /// # Errors
 /// When the set-up fails, or a measurement does.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
-    let seconds = match arguments {
-        [] => DEFAULT_SECONDS,
-        [name, seconds] if name == "--seconds" => seconds.parse().context("--seconds takes a number")?,
-        _ => bail!("`cargo xtask bench` takes `-- --seconds S` only"),
-    };
+    let (parts, seconds) = parse(arguments)?;
     let ready = setup::setup(Device::Cpu)?;
     let folder = process::target().join("bench");
     let pictures = make_pictures(&ready, &folder)?;
     let bench = Bench { ready, folder, seconds, cores: thread::available_parallelism().map_or(1, usize::from) };
     println!("`cargo xtask bench`, {} cores, {seconds} s a measurement\n", bench.cores);
-    for model in &MODELS {
-        let repository = bench.make_repository(model)?;
-        for (label, picture) in &pictures {
-            progress::say(&format!("measuring {} with {label}", model.name));
-            bench.measure(model, &repository, label, picture)?;
+    for part in parts {
+        match part {
+            Part::Floor => bench.measure_models(&pictures)?,
+            Part::Protocols => protocols::measure(&bench, &pictures[0].1)?,
+            Part::Memory => bench.measure_memory(&pictures[0].1)?,
         }
     }
-    bench.measure_memory(&pictures[0].1)
+    Ok(())
+}
+
+fn parse(arguments: &[String]) -> Result<(Vec<Part>, f64)> {
+    let (mut parts, mut seconds) = (Vec::new(), DEFAULT_SECONDS);
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "floor" => parts.push(Part::Floor),
+            "protocols" => parts.push(Part::Protocols),
+            "memory" => parts.push(Part::Memory),
+            "--seconds" => {
+                seconds = arguments.next().and_then(|text| text.parse().ok()).context("--seconds takes a number")?;
+            }
+            other => {
+                bail!("`cargo xtask bench` measures floor, protocols and memory, and takes --seconds S; not {other}")
+            }
+        }
+    }
+    if parts.is_empty() {
+        parts = vec![Part::Floor, Part::Protocols, Part::Memory];
+    }
+    Ok((parts, seconds))
 }
 
 struct Bench {
@@ -71,6 +102,21 @@ struct Bench {
 }
 
 impl Bench {
+    fn measure_models(&self, pictures: &[(&str, PathBuf)]) -> Result<()> {
+        for model in &MODELS {
+            let repository = self.make_repository(model)?;
+            for (label, picture) in pictures {
+                progress::say(&format!("measuring {} with {label}", model.name));
+                self.measure(model, &repository, label, picture)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&self, repository: &Path) -> Result<Server> {
+        Server::start(repository, &self.ready.onnxruntime, &self.folder.join("server.log"))
+    }
+
     /// A repository with nothing but this model, so that memory and start-up are its own.
     fn make_repository(&self, model: &Model) -> Result<PathBuf> {
         let repository = self.folder.join(model.name);
@@ -94,14 +140,16 @@ impl Bench {
     /// Floor, server, floor: the mean of the two floors stands beside the server.
     fn measure(&self, model: &Model, repository: &Path, label: &str, picture: &Path) -> Result<()> {
         let before = self.floor(model, repository, picture)?;
-        let server = Server::start(repository, &self.ready.onnxruntime, &self.folder.join("server.log"))?;
-        let rows = server.load(picture, &CONCURRENCIES, self.seconds)?;
+        let server = self.start(repository)?;
+        let rows = server.load(Way::http(picture), &CONCURRENCIES, self.seconds)?;
+        let grpc = Way { protocol: Protocol::Grpc, payload: Payload::Picture(picture) };
+        let grpc = server.load_once(grpc, 8, self.seconds)?;
         let ready_ms = server.ready_ms();
         server.stop()?;
         let after = self.floor(model, repository, picture)?;
         let floor = Row::mean(&before, &after);
         println!("{} with a JPEG of {label} (ready after {ready_ms:.0} ms)\n", model.name);
-        let table = Table { floor, rows };
+        let table = Table { floor, rows, grpc };
         println!("{table}");
         println!("{}\n", table.verdict(model.cpu_target, THROUGHPUT_TARGET));
         Ok(())
@@ -119,7 +167,7 @@ impl Bench {
 
     fn measure_memory(&self, picture: &Path) -> Result<()> {
         let repository = self.folder.join(MODELS[0].name);
-        let server = Server::start(&repository, &self.ready.onnxruntime, &self.folder.join("server.log"))?;
+        let server = self.start(&repository)?;
         let mut sizes = Vec::new();
         let mut sent = 0;
         for requests in MEMORY_AFTER {
@@ -156,4 +204,19 @@ fn make_pictures(ready: &Ready, folder: &Path) -> Result<Vec<(&'static str, Path
         pictures.push((label, path));
     }
     Ok(pictures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_seconds_come_in_any_order() {
+        let parse = |line: &str| parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(parse("").unwrap(), (vec![Part::Floor, Part::Protocols, Part::Memory], DEFAULT_SECONDS));
+        assert_eq!(parse("memory --seconds 2.5 floor").unwrap(), (vec![Part::Memory, Part::Floor], 2.5));
+        for line in ["--seconds", "--seconds soon", "everything"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
 }

@@ -20,6 +20,7 @@ const POLL: Duration = Duration::from_millis(2);
 pub(super) struct Server {
     child: Child,
     address: SocketAddr,
+    grpc_address: SocketAddr,
     ready_after: Duration,
 }
 
@@ -27,16 +28,16 @@ impl Server {
     /// Starts the server and waits until it is ready.
     pub(super) fn start(repository: &Path, onnxruntime: &Path, log: &Path) -> Result<Self> {
         let log = File::create(log)?;
-        let address = free_address()?;
+        let (address, grpc_address) = (free_address()?, free_address()?);
         let mut command = Command::new(process::convoy());
         command.arg("serve").arg("--model-repository").arg(repository);
         command.args(["--http-address", &address.to_string()]);
-        command.args(["--grpc-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"]);
+        command.args(["--grpc-address", &grpc_address.to_string(), "--metrics-address", "127.0.0.1:0"]);
         command.env("ORT_DYLIB_PATH", onnxruntime);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = Instant::now();
         let child = command.spawn().context("the server could not be started")?;
-        let mut server = Self { child, address, ready_after: Duration::ZERO };
+        let mut server = Self { child, address, grpc_address, ready_after: Duration::ZERO };
         while !is_ready(address) {
             if let Some(status) = server.child.try_wait()? {
                 bail!("the server ended before it was ready ({status})");
@@ -56,16 +57,21 @@ impl Server {
     }
 
     /// One row for each concurrency.
-    pub(super) fn load(&self, picture: &Path, concurrencies: &[u32], seconds: f64) -> Result<Vec<Row>> {
+    pub(super) fn load(&self, way: Way<'_>, concurrencies: &[u32], seconds: f64) -> Result<Vec<Row>> {
         let list = concurrencies.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        let mut bench = self.bench(picture);
+        let mut bench = self.bench(way);
         bench.args(["--concurrency", &list, "--duration-s", &seconds.to_string()]);
         table::parse(&output(&mut bench)?)
     }
 
+    /// The row for this concurrency.
+    pub(super) fn load_once(&self, way: Way<'_>, concurrency: u32, seconds: f64) -> Result<Row> {
+        self.load(way, &[concurrency], seconds)?.into_iter().next().context("the load has no measurement")
+    }
+
     /// Sends so many requests over 8 connections.
     pub(super) fn requests(&self, picture: &Path, requests: u64) -> Result<Row> {
-        let mut bench = self.bench(picture);
+        let mut bench = self.bench(Way::http(picture));
         bench.args(["--concurrency", "8", "--warmup-s", "0", "--requests", &requests.to_string()]);
         table::parse(&output(&mut bench)?)?.into_iter().next().context("the load has no measurement")
     }
@@ -81,12 +87,57 @@ impl Server {
         Ok(())
     }
 
-    fn bench(&self, picture: &Path) -> Command {
+    fn bench(&self, way: Way<'_>) -> Command {
         let mut bench = Command::new(process::convoy());
-        bench.args(["bench", "--format", "csv", "--url", &format!("http://{}", self.address)]);
-        bench.args(["--pid", &self.child.id().to_string()]);
-        bench.arg("--image").arg(picture);
+        let url = match way.protocol {
+            Protocol::Http => format!("http://{}", self.address),
+            Protocol::Grpc | Protocol::Stream => format!("grpc://{}", self.grpc_address),
+        };
+        bench.args(["bench", "--format", "csv", "--url", &url, "--pid", &self.child.id().to_string()]);
+        if way.protocol == Protocol::Stream {
+            bench.arg("--stream");
+        }
+        match way.payload {
+            Payload::Picture(picture) => bench.arg("--image").arg(picture),
+            Payload::Tensor { model, form } => bench.args(["--model", model, "--tensor", form]),
+        };
         bench
+    }
+}
+
+/// How a server is loaded.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) protocol: Protocol,
+    pub(super) payload: Payload<'a>,
+}
+
+/// What is spoken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1, a connection for each request on its way.
+    Http,
+    /// Unary gRPC, a connection for each request on its way.
+    Grpc,
+    /// One bidirectional stream of gRPC.
+    Stream,
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+pub(super) enum Payload<'a> {
+    Picture(&'a Path),
+    /// The form is `json` or `binary`.
+    Tensor {
+        model: &'a str,
+        form: &'a str,
+    },
+}
+
+impl<'a> Way<'a> {
+    /// Pictures over HTTP.
+    pub(super) fn http(picture: &'a Path) -> Self {
+        Self { protocol: Protocol::Http, payload: Payload::Picture(picture) }
     }
 }
 

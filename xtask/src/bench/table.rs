@@ -60,7 +60,10 @@ pub(super) fn parse(csv: &str) -> Result<Vec<Row>> {
 /// The server's rows beside their floor.
 pub(super) struct Table {
     pub(super) floor: Row,
+    /// Over HTTP.
     pub(super) rows: Vec<Row>,
+    /// Over gRPC, at concurrency 8.
+    pub(super) grpc: Row,
 }
 
 impl Table {
@@ -86,8 +89,9 @@ impl fmt::Display for Table {
         writeln!(f, "| | images/s | of floor | p50 ms | p99 ms | CPU ms/image | of floor | RSS MiB | errors |")?;
         writeln!(f, "|---|---:|---:|---:|---:|---:|---:|---:|---:|")?;
         let floor = ("floor, one thread a core".to_owned(), &self.floor);
-        let rows = self.rows.iter().map(|row| (format!("server, concurrency {:.0}", row.concurrency), row));
-        for (name, row) in std::iter::once(floor).chain(rows) {
+        let rows = self.rows.iter().map(|row| (format!("server, HTTP, concurrency {:.0}", row.concurrency), row));
+        let grpc = (format!("server, gRPC, concurrency {:.0}", self.grpc.concurrency), &self.grpc);
+        for (name, row) in std::iter::once(floor).chain(rows).chain(std::iter::once(grpc)) {
             writeln!(
                 f,
                 "| {name} | {:.1} | {:.2} | {:.1} | {:.1} | {:.2} | {:.2} | {:.0} | {:.0} |",
@@ -126,7 +130,7 @@ mod tests {
     fn the_verdict_says_what_was_missed() {
         let row = parse(CSV).unwrap().remove(0);
         let floor = Row { images_per_s: 12.0, cpu_ms_per_image: 5.0, ..row.clone() };
-        let verdict = Table { floor, rows: vec![row] }.verdict(1.15, 0.93);
+        let verdict = Table { floor, grpc: row.clone(), rows: vec![row] }.verdict(1.15, 0.93);
         assert!(verdict.contains("CPU per image 1.100 of the floor (at most 1.15: reached)"), "{verdict}");
         assert!(verdict.contains("throughput 0.833 (at least 0.93: missed)"), "{verdict}");
     }

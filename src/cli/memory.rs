@@ -1,0 +1,28 @@
+//! Settings of glibc's allocator, from which ONNX Runtime takes its memory.
+
+use std::env;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// With these a model that is unloaded, or loaded again, gives its memory back: blocks of 128 KiB and more are mapped for
+/// themselves, where glibc by default stops doing so once one has been freed; and there is one arena instead of one for each
+/// thread, each of which keeps what is free in it (docs/model-management.md has the figures).
+const SETTINGS: &[(&str, &str)] = &[("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072")];
+
+/// Starts this program again, as the same process, with the settings that the environment does not have. glibc reads them when a
+/// process starts and at no other time, but for a call that would be unsafe code. Returns where nothing is to be done, or
+/// it cannot be done: then the server takes more memory, and that is all.
+pub(super) fn settle() {
+    let missing: Vec<_> = SETTINGS.iter().copied().filter(|(name, _)| env::var_os(name).is_none()).collect();
+    if !cfg!(all(target_os = "linux", target_env = "gnu")) || missing.is_empty() {
+        return;
+    }
+    let Ok(program) = env::current_exe() else { return };
+    let mut arguments = env::args_os();
+    let mut command = Command::new(program);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    // It returns only when it has failed.
+    drop(command.args(arguments).envs(missing).exec());
+}

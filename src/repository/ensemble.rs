@@ -1,0 +1,338 @@
+//! Ensembles: several models of the repository that answer as one, with the average of their scores.
+//!
+//! An ensemble has no graph. Its `config.toml` names its members, which serve their own requests besides; what it is and whether it
+//! can answer follows from them, so it is put together anew for each request out of the members that are ready then. That pins
+//! their versions for as long as the request lives, and follows a member that is loaded again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::config::{BatchingConfig, ModelConfig};
+use super::graph_model::GraphModel;
+use super::interface::{ClassOutput, Interface};
+use super::layout::CONFIG_FILE;
+use super::model::{Kind, Model};
+use super::{labels, layout};
+use crate::error::{Error, Result};
+use crate::postprocess::Scores;
+use crate::scheduler::statistics::{Recorder, Statistics};
+use crate::telemetry::{Metrics, ModelMetrics, Outcome};
+use crate::tensor::{DataType, TensorSpec};
+
+/// An ensemble, put together out of members that are ready.
+#[derive(Debug)]
+pub struct Ensemble {
+    members: Vec<Member>,
+    requests: Arc<Requests>,
+}
+
+/// A member of an ensemble.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The model's name.
+    pub name: String,
+    /// What runs it.
+    pub graph: Arc<GraphModel>,
+    /// Its share of the average, over the sum of all members' weights.
+    pub weight: f64,
+}
+
+/// An ensemble's own counts of requests, which outlive each putting together.
+#[derive(Debug)]
+pub(super) struct Requests {
+    recorder: Recorder,
+    metrics: ModelMetrics,
+}
+
+/// An ensemble as its folder says it.
+#[derive(Debug)]
+pub(super) struct Definition {
+    name: String,
+    version: u64,
+    path: PathBuf,
+    config: EnsembleConfig,
+    /// From the ensemble's own file, else empty.
+    labels: Vec<Arc<str>>,
+    requests: Arc<Requests>,
+}
+
+/// The `config.toml` of an ensemble.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnsembleConfig {
+    /// The models, by name, or with a version and a weight.
+    members: Vec<MemberConfig>,
+    /// What is averaged: `"probabilities"` or `"logits"`. Default: probabilities.
+    #[serde(default = "probabilities")]
+    average: Scores,
+    /// A text file with one class label a line. Default: `labels.txt` where there is one, else the labels of the first member
+    /// that has some.
+    labels: Option<PathBuf>,
+    /// The defaults of requests.
+    #[serde(default)]
+    batching: EnsembleBatching,
+}
+
+fn probabilities() -> Scores {
+    Scores::Probabilities
+}
+
+/// One of `members`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "a member is a model's name, or a table of name, version and weight")]
+enum MemberConfig {
+    Name(String),
+    Table(MemberTable),
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberTable {
+    name: String,
+    /// Default: the highest that is ready.
+    version: Option<u64>,
+    /// Default: 1.
+    #[serde(default = "one")]
+    weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// The `[batching]` table of an ensemble: the queues are the members'.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EnsembleBatching {
+    default_timeout_ms: u64,
+    default_priority: Option<u32>,
+}
+
+impl EnsembleConfig {
+    /// Reads `path`; `None` where it is no ensemble's.
+    fn read(path: &Path) -> Result<Option<Self>> {
+        // Whatever else is wrong with the file, a graph's configuration says.
+        let Ok(text) = std::fs::read_to_string(path) else { return Ok(None) };
+        let is_ensemble = text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("members"));
+        if !is_ensemble {
+            return Ok(None);
+        }
+        let in_file = |reason: String| Error::invalid(format!("{}: {}", path.display(), reason.trim_end()));
+        let config: Self = toml::from_str(&text).map_err(|error| in_file(error.to_string()))?;
+        config.check().map_err(in_file)?;
+        Ok(Some(config))
+    }
+
+    /// What the types cannot say.
+    fn check(&self) -> Result<(), String> {
+        if self.members.is_empty() {
+            return Err("members: names no model".to_owned());
+        }
+        if self.members.iter().any(|member| !(member.weight() > 0.0 && member.weight().is_finite())) {
+            return Err("members: a weight must be a finite number above 0".to_owned());
+        }
+        if self.batching.default_priority == Some(0) {
+            return Err("batching.default_priority: must be at least 1, the most urgent".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl MemberConfig {
+    fn name(&self) -> &str {
+        match self {
+            Self::Name(name) | Self::Table(MemberTable { name, .. }) => name,
+        }
+    }
+
+    fn version(&self) -> Option<u64> {
+        match self {
+            Self::Name(_) => None,
+            Self::Table(table) => table.version,
+        }
+    }
+
+    fn weight(&self) -> f64 {
+        match self {
+            Self::Name(_) => one(),
+            Self::Table(table) => table.weight,
+        }
+    }
+}
+
+impl Definition {
+    /// Reads the ensemble in `folder`; `None` where there is none. Its version is that of the highest version folder, which it does
+    /// not need, else 1.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with a message that names the file and the key.
+    pub(super) fn read(metrics: &Metrics, folder: &Path, name: &str) -> Result<Option<Self>> {
+        let path = folder.join(CONFIG_FILE);
+        let Some(config) = EnsembleConfig::read(&path)? else { return Ok(None) };
+        let version = layout::versions(folder)?.last().copied().unwrap_or(1);
+        let labels = labels::read(folder, config.labels.as_deref(), None)?;
+        let requests = Arc::new(Requests { recorder: Recorder::default(), metrics: metrics.model(name, version) });
+        Ok(Some(Self { name: name.to_owned(), version, path, config, labels, requests }))
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = &str> {
+        self.config.members.iter().map(MemberConfig::name)
+    }
+
+    /// Puts the ensemble together out of the members that `find` gives by name and version.
+    ///
+    /// # Errors
+    /// `Unavailable` when one is missing, is an ensemble itself, or has other classes than the first; the message names it.
+    pub(super) fn assemble(&self, find: impl Fn(&str, Option<u64>) -> Result<Arc<Model>>) -> Result<Model> {
+        let in_config = |reason: String| Error::unavailable(format!("{}: members: {reason}", self.path.display()));
+        let models = self.config.members.iter().map(|member| find(member.name(), member.version()));
+        let models = models.collect::<Result<Vec<_>>>().map_err(|error| in_config(error.message().to_owned()))?;
+        let mut members = Vec::with_capacity(models.len());
+        let mut class_count = None;
+        for (model, config) in models.iter().zip(&self.config.members) {
+            let name = model.name();
+            let Kind::Graph(graph) = model.kind() else {
+                return Err(in_config(format!("{name} is an ensemble itself, which cannot be a member")));
+            };
+            match (model.class_count(), class_count) {
+                (None, _) => {
+                    return Err(in_config(format!("the graph of {name} does not say how many classes it has")));
+                }
+                (Some(found), Some(expected)) if found != expected => {
+                    let first = models[0].name();
+                    return Err(in_config(format!("{name} has {found} classes, but {first} has {expected}")));
+                }
+                (found, _) => class_count = found,
+            }
+            members.push(Member { name: name.to_owned(), graph: Arc::clone(graph), weight: config.weight() });
+        }
+        let theirs = models.iter().map(|model| model.labels()).find(|labels| !labels.is_empty());
+        let labels = if self.labels.is_empty() { theirs.unwrap_or_default() } else { &self.labels };
+        if !labels.is_empty() && Some(labels.len()) != class_count {
+            let count = class_count.unwrap_or_default();
+            let message = format!("labels: has {} lines, but the members have {count} classes", labels.len());
+            return Err(Error::unavailable(format!("{}: {message}", self.path.display())));
+        }
+        Ok(Model {
+            name: self.name.clone(),
+            version: self.version,
+            config: self.model_config(),
+            labels: labels.to_vec(),
+            kind: Kind::Ensemble(Ensemble { members, requests: Arc::clone(&self.requests) }),
+            interface: self.interface(class_count),
+        })
+    }
+
+    /// Pictures in, `[N, classes]` out. The output is called what it holds.
+    fn interface(&self, class_count: Option<usize>) -> Arc<Interface> {
+        let name = match self.config.average {
+            Scores::Probabilities => "probabilities",
+            Scores::Logits => "logits",
+        };
+        let shape = vec![-1, class_count.map_or(-1, |count| count as i64)];
+        Arc::new(Interface {
+            input: TensorSpec { name: "input".to_owned(), data_type: DataType::Bytes, shape: vec![-1] },
+            outputs: vec![TensorSpec { name: name.to_owned(), data_type: DataType::Fp32, shape }],
+            class_output: ClassOutput { index: 0, scores: self.config.average },
+            branches: Vec::new(),
+            class_count,
+        })
+    }
+
+    /// What of a model's configuration an ensemble has.
+    fn model_config(&self) -> ModelConfig {
+        let defaults = BatchingConfig::default();
+        let EnsembleBatching { default_timeout_ms, default_priority } = self.config.batching;
+        let default_priority = default_priority.unwrap_or(defaults.default_priority);
+        ModelConfig {
+            labels: self.config.labels.clone(),
+            batching: BatchingConfig { default_timeout_ms, default_priority, ..defaults },
+            ..ModelConfig::default()
+        }
+    }
+}
+
+impl Ensemble {
+    /// The members, in the configuration's order.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The counts of requests.
+    pub(super) fn requests(&self) -> &Requests {
+        &self.requests
+    }
+}
+
+impl Requests {
+    pub(super) fn record(&self, protocol: &str, outcome: Outcome, took: Duration) {
+        self.metrics.record_request(protocol, outcome, took);
+        self.recorder.record_request(outcome == Outcome::Success, took);
+    }
+
+    pub(super) fn statistics(&self) -> Statistics {
+        self.recorder.snapshot()
+    }
+
+    pub(super) fn metrics(&self) -> &ModelMetrics {
+        &self.metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<EnsembleConfig>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(CONFIG_FILE);
+        std::fs::write(&path, text).unwrap();
+        EnsembleConfig::read(&path)
+    }
+
+    #[test]
+    fn members_are_names_or_tables() {
+        let config = read("members = ['a', 'b']").unwrap().unwrap();
+        assert_eq!(
+            config.members.iter().map(|it| (it.name(), it.weight())).collect::<Vec<_>>(),
+            [("a", 1.0), ("b", 1.0)]
+        );
+        assert_eq!(config.average, Scores::Probabilities);
+        let config = read("average = 'logits'\n[[members]]\nname = 'a'\nversion = 3\nweight = 2.5\n").unwrap().unwrap();
+        assert_eq!((config.members[0].version(), config.members[0].weight()), (Some(3), 2.5));
+        assert_eq!(config.average, Scores::Logits);
+        assert_eq!(read("max_batch_size = 4").unwrap(), None);
+        assert_eq!(read("members = [").unwrap(), None, "a graph's configuration says what is wrong with it");
+    }
+
+    #[test]
+    fn mistakes_name_the_file_and_the_key() {
+        let members = "members = ['a']\n";
+        for (text, key) in [
+            ("members = []", "members"),
+            ("members = 'a'", "members"),
+            ("members = [1]", "members"),
+            ("members = [{ name = 'a', weight = 0 }]", "weight"),
+            ("members = [{ name = 'a', weight = nan }]", "weight"),
+            ("members = [{ version = 1 }]", "members"),
+            (&format!("{members}average = 'medians'"), "average"),
+            (&format!("{members}versions = 'all'"), "versions"),
+            (&format!("{members}providers = [{{ name = 'cpu' }}]"), "providers"),
+            (&format!("{members}max_batch_size = 3"), "max_batch_size"),
+            (&format!("{members}[instances]\ncount = 1"), "instances"),
+            (&format!("{members}[preprocess]\ncrop = 3"), "preprocess"),
+            (&format!("{members}[batching]\nqueue_size = 3"), "queue_size"),
+            (&format!("{members}[batching]\ndefault_priority = 0"), "batching.default_priority"),
+        ] {
+            let message = read(text).unwrap_err().message().to_owned();
+            assert!(message.contains("config.toml") && message.contains(key), "{key} in: {message}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What runs a graph: the part of a [`Model`](super::Model) that an ensemble does not have of its own.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::interface::{self, Interface};
+use crate::preprocess::Preprocessor;
+use crate::scheduler::Scheduler;
+use crate::zoo::describe::Description;
+
+/// A loaded graph with its recipe, queue and instances. Whoever holds it keeps them alive through a reload.
+pub struct GraphModel {
+    pub(super) interface: Arc<Interface>,
+    pub(super) provider: &'static str,
+    pub(super) description: Description,
+    pub(super) preprocessor: Arc<Preprocessor>,
+    pub(super) scheduler: Scheduler,
+}
+
+impl fmt::Debug for GraphModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GraphModel").field("interface", &self.interface).finish_non_exhaustive()
+    }
+}
+
+impl GraphModel {
+    /// What goes in and comes out.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// The execution provider that really runs it: `"cpu"`, `"cuda"` or `"tensorrt"`.
+    pub fn provider(&self) -> &'static str {
+        self.provider
+    }
+
+    /// What its layers cost.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// What makes input rows of pictures.
+    pub fn preprocessor(&self) -> &Arc<Preprocessor> {
+        &self.preprocessor
+    }
+
+    /// Height and width of the network's input.
+    pub fn input_size(&self) -> (usize, usize) {
+        self.preprocessor.input_size()
+    }
+
+    /// The most rows in a batch.
+    pub fn max_batch_size(&self) -> usize {
+        self.scheduler.options().policy.max_batch_size
+    }
+
+    /// Whether the graph fixes its batch dimension.
+    pub fn has_fixed_batch(&self) -> bool {
+        self.interface.input.shape[0] > 0
+    }
+
+    /// The bytes of a row of the input.
+    pub fn row_bytes(&self) -> usize {
+        interface::row_bytes(self.preprocessor.row_shape(), self.interface.input.data_type)
+    }
+
+    /// The queue and the instances.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+}

@@ -1,0 +1,253 @@
+//! One load or unload of one model, from its files to what serves. Blocks.
+//!
+//! Everything is read, built and checked before anything that serves is touched. It must not know who asked, nor what waits
+//! behind: [`super::lifecycle`] lets one action at a time work on a model.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use tempfile::TempDir;
+use tracing::{error, info};
+
+use super::config::ModelConfig;
+use super::ensemble::Definition;
+use super::fingerprint::Fingerprint;
+use super::overrides::{Overrides, is_plain_name};
+use super::served::{Served, Serving};
+use super::state::{Entry, Loaded};
+use super::{Model, Repository, golden, layout};
+use crate::error::{Error, Result};
+
+/// What can be done with a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Load it, or load all of it again.
+    Load(Overrides),
+    /// Follow its folder, which has this fingerprint: what has not changed is kept.
+    Follow(Fingerprint),
+    /// Take it out of service.
+    Unload,
+    /// Take it out of service and forget it: its folder is gone.
+    Remove,
+}
+
+/// What an action came to.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) result: Result<()>,
+    /// What is to be drained.
+    pub(super) retired: Vec<Serving>,
+}
+
+/// Where a model is read from.
+struct Source {
+    folder: PathBuf,
+    what: What,
+    made_of: Option<Fingerprint>,
+    overridden: Option<Arc<TempDir>>,
+}
+
+/// What the configuration says that the model is.
+enum What {
+    Graph(Box<ModelConfig>),
+    Ensemble(Arc<Definition>),
+}
+
+impl Source {
+    /// The folder of the version folders.
+    fn versions(&self) -> &Path {
+        self.overridden.as_ref().map_or(&self.folder, |folder| folder.path())
+    }
+}
+
+impl From<Result<()>> for Outcome {
+    fn from(result: Result<()>) -> Self {
+        Self { result, retired: Vec::new() }
+    }
+}
+
+impl Repository {
+    /// Does `action` with the model called `name`.
+    pub(super) fn perform(&self, name: &str, action: &Action) -> Outcome {
+        match action {
+            Action::Load(overrides) => self.load_from(name, overrides, None),
+            Action::Follow(fingerprint) => self.load_from(name, &Overrides::default(), Some(fingerprint)),
+            // As Triton has it, a model that is not loaded is unloaded with success.
+            Action::Unload | Action::Remove if !self.knows(name) => Ok(()).into(),
+            Action::Unload | Action::Remove => {
+                let retired = self.change(name, Entry::begin_unload);
+                info!(model = name, versions = retired.len(), "model out of service");
+                Outcome { result: Ok(()), retired }
+            }
+        }
+    }
+
+    fn load_from(&self, name: &str, overrides: &Overrides, expected: Option<&Fingerprint>) -> Outcome {
+        let folder = self.root.join(name);
+        let unknown = || Error::not_found(format!("there is no model {name} in {}", self.root.display()));
+        if !is_plain_name(name) {
+            return Err(unknown()).into();
+        }
+        let made_of = Fingerprint::of(&folder).ok().flatten();
+        if expected.is_some() && made_of.as_ref() != expected {
+            // It has changed again since it was looked at, perhaps it is just being written: whoever follows it sees that too.
+            return Ok(()).into();
+        }
+        let overridden = match overrides.check().and_then(|()| overrides.write()) {
+            Ok(overridden) => overridden.map(Arc::new),
+            Err(error) => return Err(error).into(),
+        };
+        if overridden.is_none() && !folder.is_dir() {
+            let error = unknown();
+            if self.knows(name) {
+                self.fail(name, &error);
+            }
+            return Err(error).into();
+        }
+        self.change(name, Entry::begin_load);
+        let prepared = overrides.config().and_then(|config| {
+            let what = match config {
+                Some(config) => What::Graph(Box::new(config)),
+                None => match Definition::read(&self.metrics, &folder, name)? {
+                    Some(definition) => What::Ensemble(Arc::new(definition)),
+                    None => What::Graph(Box::new(ModelConfig::read(&folder)?)),
+                },
+            };
+            let source = Source { folder, what, made_of, overridden };
+            let versions = select(&source)?;
+            Ok((source, versions))
+        });
+        let (source, versions) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.fail(name, &error);
+                return Err(refused(name, &error)).into();
+            }
+        };
+        if source.overridden.is_none()
+            && overrides.config.is_none()
+            && !source.folder.join(layout::CONFIG_FILE).exists()
+        {
+            info!(model = name, "there is no config.toml: torchvision's ImageNet preprocessing is assumed");
+        }
+        self.change(name, |entry| entry.begin_versions(&versions));
+        let keeps = |version| expected.is_some_and(|expected| self.serves_from(name, version, expected));
+        let mut failure = None;
+        let mut loaded = Vec::with_capacity(versions.len());
+        for version in versions {
+            loaded.push((
+                version,
+                if keeps(version) {
+                    Loaded::Kept
+                } else {
+                    match self.load_version(name, version, &source) {
+                        Ok(serving) => Loaded::New(serving),
+                        Err(error) => {
+                            let reason = error.chain();
+                            error!(model = name, version, reason, "the model could not be loaded");
+                            failure.get_or_insert(refused(name, &error));
+                            Loaded::Failed(reason)
+                        }
+                    }
+                },
+            ));
+        }
+        if expected.is_some() && Fingerprint::of(&source.folder).ok().flatten().as_ref() != expected {
+            info!(model = name, "the model's folder changed while it was read: what was read is dropped");
+            self.change(name, Entry::abandon);
+            return Outcome { result: Ok(()), retired: into_new(loaded) };
+        }
+        let (is_closed, retired) = self.change(name, |entry| {
+            // Looked at while nobody else can: either this is refused, or what it loaded is seen by whoever ends all models.
+            if *self.closed.borrow() {
+                entry.abandon();
+                (true, into_new(loaded))
+            } else {
+                (false, entry.finish_load(loaded))
+            }
+        });
+        if is_closed {
+            return Outcome { result: Err(super::shutting_down()), retired };
+        }
+        self.metrics.record_model_load(name, failure.is_none());
+        Outcome { result: failure.map_or(Ok(()), Err), retired }
+    }
+
+    /// Loads and checks one version.
+    fn load_version(&self, name: &str, version: u64, source: &Source) -> Result<Serving> {
+        let served = match &source.what {
+            What::Graph(config) => Served::Graph(Arc::new(self.load_graph(name, version, source, config)?)),
+            What::Ensemble(definition) => {
+                let members = definition.members().collect::<Vec<_>>().join(", ");
+                info!(model = name, version, members, "ensemble defined");
+                Served::Ensemble(Arc::clone(definition))
+            }
+        };
+        Ok(Serving {
+            served,
+            made_of: source.made_of.clone().filter(|_| source.overridden.is_none()),
+            _overridden: source.overridden.clone(),
+        })
+    }
+
+    fn load_graph(&self, name: &str, version: u64, source: &Source, config: &ModelConfig) -> Result<Model> {
+        let path = source.versions().join(version.to_string()).join(layout::MODEL_FILE);
+        let folder = &source.folder;
+        // Whatever is wrong with a model must not keep the others from being served.
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            let model = Model::load(self.host(), folder, &path, name, version, config)?;
+            if let Some(golden) = &config.golden
+                && let Some(graph) = model.graph()
+                && let Err(error) = golden::check(&model, graph, folder, golden)
+            {
+                graph.scheduler().close();
+                return Err(error);
+            }
+            Ok(model)
+        }));
+        loaded.unwrap_or_else(|_| Err(Error::internal(format!("{}: loading it panicked", path.display()))))
+    }
+
+    /// Whether `version` serves, and was made of the files that `fingerprint` tells of.
+    fn serves_from(&self, name: &str, version: u64, fingerprint: &Fingerprint) -> bool {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        let mut serving = models.get(name).into_iter().flat_map(Entry::serving);
+        let made_of = serving.find(|(number, _)| *number == version).and_then(|(_, serving)| serving.made_of.as_ref());
+        made_of.is_some_and(|made_of| made_of.agrees_on(version, fingerprint))
+    }
+
+    /// Notes that a load failed before it came to any version.
+    pub(super) fn fail(&self, name: &str, error: &Error) {
+        let reason = error.chain();
+        error!(model = name, reason, "the model could not be loaded");
+        self.metrics.record_model_load(name, false);
+        self.change(name, |entry| entry.fail(&reason));
+    }
+}
+
+/// The versions that the configuration's policy picks.
+fn select(source: &Source) -> Result<Vec<u64>> {
+    let versions = match &source.what {
+        What::Graph(config) => config.versions.select(&layout::versions(source.versions())?),
+        What::Ensemble(definition) => vec![definition.version()],
+    };
+    if versions.is_empty() {
+        let folder = source.versions().display();
+        return Err(Error::not_found(format!("{folder}: there is no version folder (a number, as 1)")));
+    }
+    Ok(versions)
+}
+
+/// What the caller of a load is told. All of it, for whoever may load models must know what is wrong with one.
+fn refused(name: &str, error: &Error) -> Error {
+    Error::new(error.kind(), format!("the model {name} could not be loaded: {}", error.chain()))
+}
+
+fn into_new(loaded: Vec<(u64, Loaded<Serving>)>) -> Vec<Serving> {
+    let new = |(_, loaded)| match loaded {
+        Loaded::New(serving) => Some(serving),
+        Loaded::Kept | Loaded::Failed(_) => None,
+    };
+    loaded.into_iter().filter_map(new).collect()
+}

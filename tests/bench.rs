@@ -1,0 +1,100 @@
+//! `convoy bench` in each of its ways against a real server, whose own metrics must agree on what was sent.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "other tests need more graphs")]
+#[path = "support/graphs.rs"]
+mod graphs;
+#[expect(dead_code, reason = "other tests need more of a server")]
+#[path = "support/server.rs"]
+mod server;
+
+use std::process::Output;
+
+use convoy::server::Server;
+use server::{PLAIN_RECIPE, Repository};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const SIDE: i64 = 8;
+
+async fn start() -> (Server, Repository) {
+    let recipe = format!("{PLAIN_RECIPE}resize = {SIDE}\ncrop = {SIDE}\n");
+    let repository = Repository::new().with("means", &graphs::channel_means(SIDE, None), &recipe, "");
+    (server::start(server::config(&repository)).await, repository)
+}
+
+async fn bench(arguments: &[&str]) -> Output {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convoy"));
+    command.args(["bench", "--format", "json", "--warmup-s", "0"]).args(arguments);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// How many requests the server has answered with success, by protocol.
+async fn answered(server: &Server, protocol: &str) -> u64 {
+    let mut stream = TcpStream::connect(server.metrics_address()).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let counts = answer.lines().filter(|line| {
+        line.starts_with("convoy_requests_total{")
+            && line.contains(&format!("protocol=\"{protocol}\""))
+            && line.contains("outcome=\"success\"")
+    });
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_is_counted_alike_by_the_client_and_the_server() {
+    let (server, repository) = start().await;
+    let picture = repository.path().join("picture.png");
+    std::fs::write(&picture, server::png([1, 2, 3])).unwrap();
+    let picture = picture.to_str().unwrap();
+    let http = format!("http://{}", server.http_address());
+    let grpc = format!("grpc://{}", server.grpc_address());
+    let ways: [(&str, &str, &[&str]); 8] = [
+        ("http", &http, &["--image", picture]),
+        ("http", &http, &["--image", picture, "--model", "means", "--timeout-ms", "60000"]),
+        ("http", &http, &["--tensor", "json", "--model", "means", "--timeout-ms", "60000"]),
+        ("http", &http, &["--tensor", "binary", "--model", "means"]),
+        ("grpc", &grpc, &["--image", picture]),
+        ("grpc", &grpc, &["--image", picture, "--model", "means", "--stream", "--timeout-ms", "60000"]),
+        ("grpc", &grpc, &["--tensor", "binary", "--model", "means", "--timeout-ms", "60000"]),
+        ("grpc", &grpc, &["--tensor", "binary", "--model", "means", "--stream"]),
+    ];
+    for (protocol, url, way) in ways {
+        let before = answered(&server, protocol).await;
+        let arguments = [&["--url", url, "--requests", "23", "--concurrency", "4"], way].concat();
+        let output = bench(&arguments).await;
+        assert!(output.status.success(), "{way:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["measurements"][0]["images"], 23, "{way:?}");
+        assert_eq!(answered(&server, protocol).await - before, 23, "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_is_said_in_every_way() {
+    let (server, repository) = start().await;
+    let picture = repository.path().join("no-picture.png");
+    std::fs::write(&picture, "no picture").unwrap();
+    let picture = picture.to_str().unwrap();
+    let http = format!("http://{}", server.http_address());
+    let grpc = format!("grpc://{}", server.grpc_address());
+    let ways: [(&[&str], &str); 8] = [
+        (&["--url", &http, "--image", picture], "3 × status 415"),
+        (&["--url", &grpc, "--image", picture], "3 × status 3: "),
+        (&["--url", &grpc, "--image", picture, "--stream"], "3 × status 3: "),
+        (&["--url", &http, "--tensor", "json", "--model", "nothing"], "there is no model called nothing"),
+        (&["--url", &grpc, "--tensor", "binary", "--model", "nothing"], "there is no model called nothing"),
+        (&["--url", &http, "--image", picture, "--stream"], "--stream is gRPC's"),
+        (&["--url", &grpc, "--tensor", "json", "--model", "means"], "gRPC has no JSON tensors"),
+        (&["--url", &http, "--tensor", "json"], "--model"),
+    ];
+    for (way, said) in ways {
+        let output = bench(&[way, &["--requests", "3", "--concurrency", "1"]].concat()).await;
+        assert!(!output.status.success(), "{way:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(said), "{way:?}: {stderr}");
+    }
+}

@@ -1,0 +1,54 @@
+//! The binary, serving: for what a server in the test's own process cannot show.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::server::Repository;
+
+/// A running `convoy serve` in the mode explicit, with everything loaded. Killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Process {
+    pub(crate) fn start(repository: &Repository, environment: &[(&str, &Path)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
+        command.args(["serve", "--log-format", "json", "--log-level", "info,convoy::access=off"]);
+        command.args(["--model-control-mode", "explicit", "--model-control-load", "*", "--model-repository"]);
+        command.arg(repository.path());
+        for listener in ["http", "grpc", "metrics"] {
+            command.args([format!("--{listener}-address"), "127.0.0.1:0".into()]);
+        }
+        let mut child = command.envs(environment.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut event = |message: &str| {
+            let events = log.by_ref().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+            events.into_iter().find(|event| event["message"] == message).unwrap()
+        };
+        let address = event("HTTP listens")["address"].as_str().unwrap().parse().unwrap();
+        event("ready");
+        // A pipe that nobody empties would hold the server up.
+        std::thread::spawn(move || log.for_each(drop));
+        Self { child, address }
+    }
+
+    /// The memory that is resident now, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error says that it has ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
