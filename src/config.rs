@@ -139,11 +139,19 @@ impl ServerConfig {
             ("max_pixels", self.limits.max_pixels),
             ("max_decode_bytes", self.limits.max_decode_bytes),
             ("max_tensor_bytes", self.limits.max_tensor_bytes as u64),
+            ("max_inflight_bytes", self.limits.max_inflight_bytes as u64),
             ("decode_threads", self.limits.decode_threads as u64),
         ] {
             if value == 0 {
                 return Err(Error::invalid(format!("limits.{key} must be at least 1")));
             }
+        }
+        let largest = self.http.max_body_bytes.max(self.grpc.max_message_bytes);
+        if self.limits.max_inflight_bytes < largest {
+            return Err(Error::invalid(format!(
+                "limits.max_inflight_bytes must be at least {largest}, the larger of http.max_body_bytes and \
+                 grpc.max_message_bytes, or the largest bodies could never come in"
+            )));
         }
         Ok(())
     }
@@ -213,6 +221,9 @@ mod tests {
             ("[http]\npredict_route = \"/{all}\"", "http.predict_route"),
             ("[tls]\nkey = \"key.pem\"", "tls.certificate"),
             ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
+            ("[limits]\nmax_inflight_bytes = 1048576", "limits.max_inflight_bytes"),
+            ("[http]\nbody_deadline_ms = 0", "http.body_deadline_ms"),
+            ("[grpc]\nmessage_timeout_ms = 0", "grpc.message_timeout_ms"),
             ("[limits]\ndecode_threads = 0", "limits.decode_threads"),
             ("[shutdown]\ngrace_ms = 2\ntimeout_ms = 1", "shutdown.timeout_ms"),
         ] {

@@ -4,6 +4,7 @@
 //! It knows nothing of HTTP or gRPC: the handlers translate their wire forms into the requests below and back.
 
 mod average;
+mod body_bytes;
 mod catalog;
 mod outputs;
 mod pictures;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
+pub use self::body_bytes::{BodyBytes, HeldBytes};
 pub use self::catalog::{Changes, EXTENSIONS, parse_version};
 use self::pictures::{Pictures, Waiting};
 use self::request::Part;
@@ -42,6 +44,7 @@ struct Inner {
     limits: Limits,
     default_model: Option<String>,
     pictures: Pictures,
+    body_bytes: BodyBytes,
     /// Set once everything has been loaded, unset when the server drains.
     ready: watch::Sender<bool>,
 }
@@ -50,8 +53,16 @@ impl Inference {
     /// A facade over `repository`. It is not ready until [`Inference::set_ready`] says so.
     pub fn new(repository: Arc<Repository>, limits: Limits, default_model: Option<String>) -> Self {
         let pictures = Pictures::new(&limits);
+        let body_bytes = BodyBytes::new(limits.max_inflight_bytes);
         Self {
-            inner: Arc::new(Inner { repository, limits, default_model, pictures, ready: watch::Sender::new(false) }),
+            inner: Arc::new(Inner {
+                repository,
+                limits,
+                default_model,
+                pictures,
+                body_bytes,
+                ready: watch::Sender::new(false),
+            }),
         }
     }
 
@@ -154,6 +165,11 @@ impl Inference {
     /// Says whether the server should get traffic.
     pub fn set_ready(&self, ready: bool) {
         self.inner.ready.send_replace(ready);
+    }
+
+    /// The bound on the bodies that are in memory.
+    pub fn body_bytes(&self) -> &BodyBytes {
+        &self.inner.body_bytes
     }
 
     /// The limits that handlers check before they parse.

@@ -34,7 +34,7 @@ fn of_shape(shape: [i64; 3]) -> ModelProto {
 fn a_reason_names_the_file_and_the_key_and_the_others_serve() {
     let means = || graphs::channel_means(8, None);
     let rank_2 = || graphs::model(vec![graphs::node("Identity", &["input"], "logits")], vec![], &[-1, 3], &[-1, 3]);
-    let cases: [(&str, ModelProto, &str, &str, &[&str]); 12] = [
+    let cases: [(&str, ModelProto, &str, &str, &[&str]); 15] = [
         ("two-inputs", with_two_inputs(), "", "", &["two-inputs/1/model.onnx", "input, other"]),
         ("rank-2", rank_2(), "", "", &["rank-2/1/model.onnx", "[-1, 3]"]),
         ("four-channels", of_shape([4, 8, 8]), "", "", &["four-channels/1/model.onnx", "[4, 8, 8]"]),
@@ -52,6 +52,27 @@ fn a_reason_names_the_file_and_the_key_and_the_others_serve() {
             "[batching]\nqueue_size = 9223372036854775807",
             "",
             &["huge-queue/config.toml", "queue_size"],
+        ),
+        (
+            "no-bytes",
+            means(),
+            "[batching]\nqueue_bytes = 700",
+            "",
+            &["no-bytes/config.toml", "batching.queue_bytes", "768"],
+        ),
+        (
+            "wide-bucket",
+            means(),
+            "max_batch_size = 4\n[batching]\nbuckets = [2, 8]",
+            "",
+            &["wide-bucket/config.toml", "batching.buckets", "8"],
+        ),
+        (
+            "fixed-bucket",
+            graphs::channel_means(8, Some(2)),
+            "[batching]\nbuckets = [1]",
+            "",
+            &["fixed-bucket/config.toml", "batching.buckets", "2"],
         ),
         ("wrong-crop", means(), "[preprocess]\ncrop = 9", "", &["wrong-crop/config.toml", "preprocess.crop"]),
         ("no-such-output", means(), "output = \"scores\"", "", &["no-such-output/config.toml", "output", "logits"]),

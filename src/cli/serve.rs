@@ -88,6 +88,10 @@ options! {
     #[arg(long, env = "CONVOY_HTTP_BODY_TIMEOUT_MS", value_name = "MS")]
     http_body_timeout_ms: u64 => http.body_timeout_ms;
 
+    /// How long a request's body may take in all, in milliseconds [default: 300000]
+    #[arg(long, env = "CONVOY_HTTP_BODY_DEADLINE_MS", value_name = "MS")]
+    http_body_deadline_ms: u64 => http.body_deadline_ms;
+
     /// How long a connection may go without a complete request head, in milliseconds [default: 75000]
     #[arg(long, env = "CONVOY_HTTP_IDLE_TIMEOUT_MS", value_name = "MS")]
     http_idle_timeout_ms: u64 => http.idle_timeout_ms;
@@ -123,6 +127,10 @@ options! {
     /// How many gRPC connections may be open at once [default: no limit]
     #[arg(long, env = "CONVOY_GRPC_MAX_CONNECTIONS", value_name = "COUNT")]
     grpc_max_connections: usize => grpc.max_connections, Some;
+
+    /// How long a gRPC message may take to arrive, in milliseconds [default: 300000]
+    #[arg(long, env = "CONVOY_GRPC_MESSAGE_TIMEOUT_MS", value_name = "MS")]
+    grpc_message_timeout_ms: u64 => grpc.message_timeout_ms;
 
     /// After how long a silent gRPC client is asked whether it is still there, in milliseconds [default: 30000]
     #[arg(long, env = "CONVOY_GRPC_KEEP_ALIVE_INTERVAL_MS", value_name = "MS")]
@@ -167,6 +175,10 @@ options! {
     /// Largest input tensor in bytes [default: 67108864]
     #[arg(long, env = "CONVOY_LIMITS_MAX_TENSOR_BYTES", value_name = "BYTES")]
     limits_max_tensor_bytes: usize => limits.max_tensor_bytes;
+
+    /// Most bytes of request bodies in memory at once [default: 536870912]
+    #[arg(long, env = "CONVOY_LIMITS_MAX_INFLIGHT_BYTES", value_name = "BYTES")]
+    limits_max_inflight_bytes: usize => limits.max_inflight_bytes;
 
     /// How many pictures are decoded at the same time [default: one for each core]
     #[arg(long, env = "CONVOY_LIMITS_DECODE_THREADS", value_name = "COUNT")]
@@ -316,16 +328,19 @@ mod tests {
             ("--http-max-body-bytes", default.http.max_body_bytes.to_string()),
             ("--http-max-json-depth", default.http.max_json_depth.to_string()),
             ("--http-body-timeout-ms", default.http.body_timeout_ms.to_string()),
+            ("--http-body-deadline-ms", default.http.body_deadline_ms.to_string()),
             ("--http-idle-timeout-ms", default.http.idle_timeout_ms.to_string()),
             ("--grpc-address", default.grpc.address.to_string()),
             ("--grpc-max-message-bytes", default.grpc.max_message_bytes.to_string()),
             ("--grpc-max-concurrent-streams", default.grpc.max_concurrent_streams.to_string()),
+            ("--grpc-message-timeout-ms", default.grpc.message_timeout_ms.to_string()),
             ("--grpc-keep-alive-interval-ms", default.grpc.keep_alive_interval_ms.to_string()),
             ("--grpc-keep-alive-timeout-ms", default.grpc.keep_alive_timeout_ms.to_string()),
             ("--metrics-address", default.metrics.address.to_string()),
             ("--limits-max-pictures", default.limits.max_pictures.to_string()),
             ("--limits-max-pixels", default.limits.max_pixels.to_string()),
             ("--limits-max-tensor-bytes", default.limits.max_tensor_bytes.to_string()),
+            ("--limits-max-inflight-bytes", default.limits.max_inflight_bytes.to_string()),
             ("--log-level", default.log.level.clone()),
             ("--shutdown-grace-ms", default.shutdown.grace_ms.to_string()),
             ("--shutdown-timeout-ms", default.shutdown.timeout_ms.to_string()),

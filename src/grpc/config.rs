@@ -18,6 +18,8 @@ pub struct GrpcConfig {
     pub max_concurrent_streams: u32,
     /// How many connections may be open at once; further ones wait unaccepted. No limit when absent.
     pub max_connections: Option<usize>,
+    /// How long a message may take to arrive, in milliseconds, from its first byte to its last.
+    pub message_timeout_ms: u64,
     /// After how long without a word from the client, in milliseconds, it is asked whether it is still there.
     pub keep_alive_interval_ms: u64,
     /// How long it may take to say so, in milliseconds, before its connection is closed.
@@ -31,6 +33,7 @@ impl Default for GrpcConfig {
             max_message_bytes: 64 << 20,
             max_concurrent_streams: 256,
             max_connections: None,
+            message_timeout_ms: 300_000,
             // Half of the shortest time after which common load balancers and NATs forget a silent connection.
             keep_alive_interval_ms: 30_000,
             keep_alive_timeout_ms: 20_000,
@@ -56,9 +59,9 @@ impl GrpcConfig {
         if self.max_concurrent_streams == 0 || self.max_connections == Some(0) {
             return Err(Error::invalid("grpc.max_concurrent_streams and grpc.max_connections must be at least 1"));
         }
-        if self.keep_alive_interval_ms == 0 || self.keep_alive_timeout_ms == 0 {
+        if self.keep_alive_interval_ms == 0 || self.keep_alive_timeout_ms == 0 || self.message_timeout_ms == 0 {
             return Err(Error::invalid(
-                "grpc.keep_alive_interval_ms and grpc.keep_alive_timeout_ms must be at least 1",
+                "grpc.message_timeout_ms, grpc.keep_alive_interval_ms and grpc.keep_alive_timeout_ms must be at least 1",
             ));
         }
         Ok(())

@@ -39,9 +39,8 @@ impl ImageClassifier for ClassifierService {
     ) -> Result<Response<Self::ClassifyStreamStream>, Status> {
         let call = Call::of(request.extensions());
         let inference = self.inference.clone();
-        let stream_call = call.clone();
-        Ok(Response::new(answers(&call, request.into_inner(), Order::Completion, move |request| {
-            classify_in_stream(inference.clone(), stream_call.clone(), request)
+        Ok(Response::new(answers(&call, request.into_inner(), Order::Completion, move |call, request| {
+            classify_in_stream(inference.clone(), call, request)
         })))
     }
 }
@@ -70,6 +69,7 @@ async fn classify(
     call: &Call,
     request: pb::ClassifyRequest,
 ) -> DomainResult<pb::ClassifyResponse> {
+    call.count(&request)?;
     let model = model(inference, &request)?;
     let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
     let priority = Some(request.priority).filter(|&priority| priority > 0);

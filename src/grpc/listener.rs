@@ -110,6 +110,7 @@ mod tests {
     use super::*;
     use crate::auth::{AuthConfig, Keys};
     use crate::grpc::metrics::GrpcMetrics;
+    use crate::inference::BodyBytes;
 
     /// A service whose every call panics.
     #[derive(Clone)]
@@ -137,7 +138,8 @@ mod tests {
     async fn a_handler_that_panics_is_an_internal_error_and_the_connection_lives_on() {
         let registry = Registry::new();
         let keys = Keys::open(&AuthConfig::default()).unwrap();
-        let observer = Observer::new(GrpcMetrics::register(&registry, &[]).unwrap(), keys);
+        let observer =
+            Observer::new(GrpcMetrics::register(&registry, &[]).unwrap(), keys, BodyBytes::new(1 << 20), 60_000);
         let connections = Connections::new(&GrpcConfig::default(), Routes::new(Panicking), observer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

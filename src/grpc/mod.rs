@@ -10,6 +10,7 @@ mod config;
 mod health;
 mod image_classifier;
 mod listener;
+mod messages;
 mod metrics;
 mod observe;
 pub mod proto;
@@ -87,7 +88,12 @@ impl Grpc {
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
         ];
-        let observer = Observer::new(GrpcMetrics::register(registry, &described)?, keys);
+        let observer = Observer::new(
+            GrpcMetrics::register(registry, &described)?,
+            keys,
+            inference.body_bytes().clone(),
+            config.message_timeout_ms,
+        );
         Ok(Self(Connections::new(config, routes.routes(), observer)))
     }
 

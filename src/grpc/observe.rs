@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -20,10 +20,12 @@ use tower::Service;
 
 use super::auth;
 use super::call::{self, Call};
+use super::messages::{MessageBytes, Messages};
 use super::metrics::{GrpcMetrics, name_of};
 use super::status::{corrected, status_of};
 use crate::auth::Keys;
 use crate::error::Error;
+use crate::inference::BodyBytes;
 use crate::net::Draining;
 use crate::telemetry::RequestIds;
 
@@ -42,11 +44,14 @@ pub(super) struct Observer {
     metrics: GrpcMetrics,
     ids: RequestIds,
     keys: Keys,
+    body_bytes: BodyBytes,
+    message_timeout: Duration,
 }
 
 impl Observer {
-    pub(super) fn new(metrics: GrpcMetrics, keys: Keys) -> Self {
-        Self { metrics, ids: RequestIds::new(), keys }
+    pub(super) fn new(metrics: GrpcMetrics, keys: Keys, body_bytes: BodyBytes, message_timeout_ms: u64) -> Self {
+        let message_timeout = Duration::from_millis(message_timeout_ms);
+        Self { metrics, ids: RequestIds::new(), keys, body_bytes, message_timeout }
     }
 }
 
@@ -75,7 +80,9 @@ pub(super) async fn observe(
     if !request.headers().contains_key(ENCODING) {
         request.headers_mut().remove(ACCEPT_ENCODING);
     }
-    let mut call = Call { id: Arc::clone(&id), deadline: None, draining };
+    let is_compressed = request.headers().contains_key(ENCODING);
+    let bytes = MessageBytes::new(observation.observer.body_bytes.open());
+    let mut call = Call { id: Arc::clone(&id), deadline: None, draining, bytes, is_compressed };
     let response = match allowed.and_then(|()| call::timeout(request.headers())) {
         Ok(timeout) => {
             call.deadline = timeout.and_then(|timeout| received.checked_add(timeout));
@@ -85,7 +92,9 @@ pub(super) async fn observe(
                 let draining = call.draining.clone();
                 routes.call(request.map(|messages| until_draining(messages, draining)))
             } else {
-                routes.call(request)
+                let timeout = observation.observer.message_timeout;
+                let call = call.clone();
+                routes.call(request.map(|messages| Body::new(Messages::new(messages, call, timeout))))
             };
             let answer = AssertUnwindSafe(answer).catch_unwind();
             match until(call.deadline, answer).await {

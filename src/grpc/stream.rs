@@ -41,7 +41,7 @@ pub(super) fn answers<Q, A, F>(
     call: &Call,
     requests: Streaming<Q>,
     order: Order,
-    answer: impl Fn(Q) -> F + Send + 'static,
+    answer: impl Fn(Call, Q) -> F + Send + 'static,
 ) -> Answers<A>
 where
     Q: Send + 'static,
@@ -49,7 +49,9 @@ where
     F: Future<Output = A> + Send + 'static,
 {
     let (end, ended) = oneshot::channel();
-    let tasks = read(requests, ending(call), end).map(move |request| Task(tokio::spawn(answer(request))));
+    let stream_call = call.clone();
+    let tasks = read(requests, ending(call), end)
+        .map(move |request| Task(tokio::spawn(answer(stream_call.of_message(), request))));
     let answers: Answers<A> = match order {
         Order::Requests => Box::pin(tasks.buffered(MAX_IN_FLIGHT)),
         Order::Completion => Box::pin(tasks.buffer_unordered(MAX_IN_FLIGHT)),

@@ -18,6 +18,9 @@ pub struct HttpConfig {
     pub max_json_depth: usize,
     /// How long a request's body may stand still, in milliseconds, before the request is refused.
     pub body_timeout_ms: u64,
+    /// How long a request's body may take in all, in milliseconds, before the request is refused: one that trickles never stands
+    /// still.
+    pub body_deadline_ms: u64,
     /// How long a connection may go without a complete request head, in milliseconds: while idle, or while one trickles in.
     pub idle_timeout_ms: u64,
     /// How many connections may be open at once; further ones wait unaccepted. No limit when absent.
@@ -37,6 +40,7 @@ impl Default for HttpConfig {
             max_body_bytes: 64 << 20,
             max_json_depth: 32,
             body_timeout_ms: 30_000,
+            body_deadline_ms: 300_000,
             // Longer than the 60 s after which common load balancers give up an idle connection: the side that closes first
             // must be the one that also opens, or a request is lost in the crossing.
             idle_timeout_ms: 75_000,
@@ -63,8 +67,10 @@ impl HttpConfig {
         if !(1..=Self::MAX_JSON_DEPTH).contains(&self.max_json_depth) {
             return Err(Error::invalid(format!("http.max_json_depth must be from 1 to {}", Self::MAX_JSON_DEPTH)));
         }
-        if self.body_timeout_ms == 0 || self.idle_timeout_ms == 0 {
-            return Err(Error::invalid("http.body_timeout_ms and http.idle_timeout_ms must be at least 1"));
+        if self.body_timeout_ms == 0 || self.body_deadline_ms == 0 || self.idle_timeout_ms == 0 {
+            return Err(Error::invalid(
+                "http.body_timeout_ms, http.body_deadline_ms and http.idle_timeout_ms must be at least 1",
+            ));
         }
         if self.max_connections == Some(0) {
             return Err(Error::invalid("http.max_connections must be at least 1"));

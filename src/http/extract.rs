@@ -14,10 +14,10 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::App;
 use super::error::HttpError;
+use super::{App, HttpConfig};
 use crate::error::{Error, Result};
-use crate::inference::{RequestContext, parse_version};
+use crate::inference::{HeldBytes, RequestContext, parse_version};
 
 /// A request's whole body, decompressed, and when it was complete.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(super) struct Payload {
     pub(super) bytes: Bytes,
     /// The request's arrival: deadlines count from here, so that a slow upload does not use up the time to answer it.
     pub(super) received: Instant,
+    /// Counts the bytes as long as the request is not answered. Handlers keep it, and move only the bytes on.
+    _held: HeldBytes,
 }
 
 impl Payload {
@@ -49,14 +51,43 @@ impl FromRequest<Arc<App>> for Payload {
             ))));
         }
         let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let timeout = Duration::from_millis(app.config.body_timeout_ms);
-        let bytes = read_body(body, declared, app.config.max_body_bytes, timeout).await?;
-        Ok(Self { bytes, received: Instant::now() })
+        let limits = BodyLimits::from(&app.config);
+        let body_bytes = app.inference.body_bytes();
+        if let Some(declared) = declared.filter(|&declared| declared <= limits.bytes as u64) {
+            body_bytes.check(declared)?;
+        }
+        let mut held = body_bytes.open();
+        let bytes =
+            tokio::time::timeout(limits.deadline, read_body(body, declared, limits, &mut held)).await.unwrap_or_else(
+                |_| Err(Error::invalid(format!("the body took longer than {} ms", limits.deadline.as_millis()))),
+            )?;
+        Ok(Self { bytes, received: Instant::now(), _held: held })
     }
 }
 
-/// Reads `body` into one piece of at most `limit` bytes; `timeout` is the longest that it may stand still.
-async fn read_body(mut body: Body, declared: Option<u64>, limit: usize, timeout: Duration) -> Result<Bytes> {
+/// How large a body may be, and how slow.
+#[derive(Debug, Clone, Copy)]
+struct BodyLimits {
+    bytes: usize,
+    /// The longest that it may stand still.
+    timeout: Duration,
+    /// The longest that it may take in all.
+    deadline: Duration,
+}
+
+impl From<&HttpConfig> for BodyLimits {
+    fn from(config: &HttpConfig) -> Self {
+        Self {
+            bytes: config.max_body_bytes,
+            timeout: Duration::from_millis(config.body_timeout_ms),
+            deadline: Duration::from_millis(config.body_deadline_ms),
+        }
+    }
+}
+
+/// Reads `body` into one piece, counting in `held` what has come.
+async fn read_body(mut body: Body, declared: Option<u64>, limits: BodyLimits, held: &mut HeldBytes) -> Result<Bytes> {
+    let BodyLimits { bytes: limit, timeout, .. } = limits;
     let too_large = || Error::too_large(format!("the body is over the limit of {limit} bytes"));
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(too_large());
@@ -75,6 +106,7 @@ async fn read_body(mut body: Body, declared: Option<u64>, limit: usize, timeout:
     if first.len() > limit {
         return Err(too_large());
     }
+    held.grow(first.len())?;
     // Most bodies arrive in one piece, which is then not copied.
     let Some(mut piece) = next().await? else { return Ok(first) };
     let mut whole = BytesMut::with_capacity(declared.map_or(2 * first.len(), |length| length as usize));
@@ -83,6 +115,7 @@ async fn read_body(mut body: Body, declared: Option<u64>, limit: usize, timeout:
         if piece.len() > limit - whole.len() {
             return Err(too_large());
         }
+        held.grow(piece.len())?;
         whole.extend_from_slice(&piece);
         match next().await? {
             Some(following) => piece = following,
@@ -175,8 +208,16 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
+    use crate::inference::BodyBytes;
 
-    const LONG: Duration = Duration::from_hours(1);
+    fn limits(bytes: usize) -> BodyLimits {
+        BodyLimits { bytes, timeout: Duration::from_secs(30), deadline: Duration::from_mins(5) }
+    }
+
+    /// Reads a body where `room` bytes may be in memory.
+    async fn read(body: Body, declared: Option<u64>, limit: usize, room: usize) -> Result<Bytes> {
+        read_body(body, declared, limits(limit), &mut BodyBytes::new(room).open()).await
+    }
 
     fn body_of(pieces: &[&'static [u8]]) -> Body {
         let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, std::io::Error>(Bytes::from_static(piece))).collect();
@@ -189,11 +230,13 @@ mod tests {
             [(vec![], "".as_bytes()), (vec![b"abc".as_slice()], b"abc"), (vec![b"ab", b"", b"cd", b"e"], b"abcde")]
         {
             let length = whole.len();
-            assert_eq!(read_body(body_of(&pieces), None, 5, LONG).await.unwrap(), whole);
-            assert_eq!(read_body(body_of(&pieces), Some(length as u64), 5, LONG).await.unwrap(), whole);
+            assert_eq!(read(body_of(&pieces), None, 5, 5).await.unwrap(), whole);
+            assert_eq!(read(body_of(&pieces), Some(length as u64), 5, 5).await.unwrap(), whole);
             if length > 0 {
-                let error = read_body(body_of(&pieces), None, length - 1, LONG).await.unwrap_err();
+                let error = read(body_of(&pieces), None, length - 1, 5).await.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::PayloadTooLarge);
+                let error = read(body_of(&pieces), None, length, length - 1).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Overloaded);
             }
         }
     }
@@ -201,21 +244,21 @@ mod tests {
     #[tokio::test]
     async fn a_declared_length_over_the_limit_is_refused_unread() {
         let unread = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
-        let error = read_body(unread, Some(u64::MAX), 5, LONG).await.unwrap_err();
+        let error = read(unread, Some(u64::MAX), 5, 5).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PayloadTooLarge);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stands_still_is_refused() {
         let stalled = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
-        let error = read_body(stalled, None, 5, Duration::from_secs(30)).await.unwrap_err();
+        let error = read(stalled, None, 5, 5).await.unwrap_err();
         assert_eq!(error.message(), "the body stood still for 30000 ms");
     }
 
     #[tokio::test]
     async fn a_single_piece_is_not_copied() {
         let piece = Bytes::from_static(b"picture");
-        let whole = read_body(Body::from(piece.clone()), Some(7), 10, LONG).await.unwrap();
+        let whole = read(Body::from(piece.clone()), Some(7), 10, 10).await.unwrap();
         assert_eq!(whole.as_ptr(), piece.as_ptr());
     }
 }

@@ -26,6 +26,9 @@ pub struct Limits {
     pub max_decode_bytes: u64,
     /// The most bytes of one input tensor. Default: 64 MiB.
     pub max_tensor_bytes: usize,
+    /// The most bytes of request bodies in memory at once, over all requests, from a body's first byte to its answer. Default:
+    /// 512 MiB.
+    pub max_inflight_bytes: usize,
     /// How many pictures are decoded at the same time. Default: one for each core.
     pub decode_threads: usize,
 }
@@ -38,6 +41,7 @@ impl Default for Limits {
             max_pixels: pictures.max_pixels,
             max_decode_bytes: pictures.max_decode_bytes,
             max_tensor_bytes: 64 << 20,
+            max_inflight_bytes: 512 << 20,
             decode_threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }

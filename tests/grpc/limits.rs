@@ -1,17 +1,19 @@
 //! Message sizes and compression.
 
 use std::io::Write;
+use std::time::Duration;
 
 use convoy::grpc::proto::inference as pb;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use prost::Message;
+use tokio::sync::oneshot;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 
 use crate::client::{bytes, client, raw};
-use crate::raw::{MODEL_INFER, MODEL_STREAM_INFER, call, frame, framed};
-use crate::server::{config, start};
+use crate::raw::{MODEL_INFER, MODEL_STREAM_INFER, call, frame, framed, open, open_until, send, send_to};
+use crate::server::{config, start, within_a_minute};
 use crate::{TENSOR, assert_means, repository, server};
 
 fn request() -> pb::ModelInferRequest {
@@ -41,6 +43,63 @@ async fn a_message_over_the_limit_is_refused() {
         assert_eq!(answer.code, Code::ResourceExhausted, "{path}: {}", answer.message);
     }
     assert_means(client(&server).await.model_infer(request()).await.unwrap().get_ref());
+}
+
+#[tokio::test]
+async fn messages_that_do_not_fit_into_memory_are_refused_at_once_and_those_that_left_make_room() {
+    let repository = repository();
+    let mut config = config(&repository);
+    config.grpc.max_message_bytes = 1 << 16;
+    config.http.max_body_bytes = 1 << 16;
+    config.limits.max_inflight_bytes = 1 << 16;
+    let server = start(config).await;
+    let large = frame(&raw("means", "FP32", &[1, 3, 2, 2], vec![0; 60_000]));
+    let answer = call(&server, MODEL_INFER, &[], large.clone()).await;
+    assert_eq!(answer.code, Code::InvalidArgument, "{}", answer.message);
+    // Half of a message stays, in a call or on a stream.
+    for path in [MODEL_INFER, MODEL_STREAM_INFER] {
+        let (end, ended) = oneshot::channel();
+        let half = open_until(large[..30_000].to_vec(), ended);
+        let address = server.grpc_address();
+        let half = tokio::spawn(async move { send_to(address, path, &[], half).await });
+        let refused = async {
+            loop {
+                let answer = call(&server, MODEL_INFER, &[], large.clone()).await;
+                if answer.code == Code::ResourceExhausted {
+                    return answer;
+                }
+            }
+        };
+        let answer = within_a_minute(refused).await;
+        assert!(answer.message.contains("as many bytes"), "{}", answer.message);
+        assert_eq!(answer.headers["grpc-retry-pushback-ms"], "1000");
+        // Its own size is what a compressed message takes.
+        let bomb = framed(1, &gzip(&raw("means", "FP32", &[1, 3, 2, 2], vec![0; 60_000]).encode_to_vec()));
+        let answer = call(&server, MODEL_INFER, &[("grpc-encoding", "gzip")], bomb).await;
+        assert_eq!(answer.code, Code::ResourceExhausted, "{}", answer.message);
+        assert_means(client(&server).await.model_infer(request()).await.unwrap().get_ref());
+        drop(end);
+        assert_ne!(half.await.unwrap().code, Code::Ok);
+        let room =
+            async { while call(&server, MODEL_INFER, &[], large.clone()).await.code == Code::ResourceExhausted {} };
+        within_a_minute(room).await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_arrive_is_given_up_and_a_silent_stream_is_not() {
+    let repository = repository();
+    let mut config = config(&repository);
+    config.grpc.message_timeout_ms = 200;
+    let server = start(config).await;
+    let whole = frame(&request());
+    for path in [MODEL_INFER, MODEL_STREAM_INFER] {
+        let answer = within_a_minute(send(&server, path, &[], open(whole[..20].to_vec()))).await;
+        assert_eq!(answer.code, Code::DeadlineExceeded, "{path}: {}", answer.message);
+        assert!(answer.message.contains("200 ms"), "{}", answer.message);
+    }
+    let silent = send(&server, MODEL_STREAM_INFER, &[], open(whole));
+    assert!(tokio::time::timeout(Duration::from_millis(600), silent).await.is_err());
 }
 
 #[tokio::test]

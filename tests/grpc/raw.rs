@@ -1,6 +1,7 @@
 //! Calls byte by byte, for what no proper client sends.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use convoy::server::Server;
@@ -13,6 +14,7 @@ use hyper::{HeaderMap, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tonic::Code;
 
 pub(crate) const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -45,6 +47,12 @@ pub(crate) fn open(bytes: Vec<u8>) -> BoxBody<Bytes, Infallible> {
     BoxBody::new(StreamBody::new(first.chain(stream::pending())))
 }
 
+/// A body that begins with these bytes and ends with `end`.
+pub(crate) fn open_until(bytes: Vec<u8>, end: oneshot::Receiver<()>) -> BoxBody<Bytes, Infallible> {
+    let first = stream::iter([Ok(Frame::data(Bytes::from(bytes)))]);
+    BoxBody::new(StreamBody::new(first.chain(stream::once(end).filter_map(async |_| None))))
+}
+
 /// Calls `path` with these headers beside the usual and this body, on a connection of its own.
 pub(crate) async fn call(server: &Server, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
     send(server, path, headers, Full::new(body.into()).boxed()).await
@@ -57,8 +65,18 @@ pub(crate) async fn send(
     headers: &[(&str, &str)],
     body: BoxBody<Bytes, Infallible>,
 ) -> Answer {
-    let mut connection = connect(server).await;
-    let request = Request::post(format!("http://{}{path}", server.grpc_address()))
+    send_to(server.grpc_address(), path, headers, body).await
+}
+
+/// As [`send`], to an address, for a task of its own.
+pub(crate) async fn send_to(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: BoxBody<Bytes, Infallible>,
+) -> Answer {
+    let mut connection = connect(address).await;
+    let request = Request::post(format!("http://{address}{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
@@ -74,8 +92,8 @@ pub(crate) async fn send(
     Answer { code: status.code(), message: status.message().to_owned(), headers, body: body.to_bytes() }
 }
 
-async fn connect(server: &Server) -> SendRequest<BoxBody<Bytes, Infallible>> {
-    let stream = TcpStream::connect(server.grpc_address()).await.unwrap();
+async fn connect(address: SocketAddr) -> SendRequest<BoxBody<Bytes, Infallible>> {
+    let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::begin_classify;
-use crate::client::{Connection, get};
+use crate::client::{Connection, get, send};
 use crate::graphs;
 use crate::server::{PLAIN_RECIPE, Repository, config, start, within_a_minute};
 
@@ -69,6 +69,66 @@ async fn a_head_or_a_body_that_stands_still_is_given_up() {
     let answer = read_all(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.ends_with(r#"{"error":"the body stood still for 100 ms"}"#), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_given_up() {
+    let repository = repository();
+    let mut config = config(&repository);
+    config.http.body_deadline_ms = 200;
+    let server = start(config).await;
+    let stream = begin_classify(&server, 1 << 20).await;
+    let (mut answers, mut body) = stream.into_split();
+    let trickle = async {
+        loop {
+            // It fails once the server has closed.
+            if body.write_all(b".").await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut answer = String::new();
+    let read = async {
+        answers.read_to_string(&mut answer).await.unwrap();
+    };
+    tokio::select! {
+        () = trickle => {}
+        () = within_a_minute(read) => {}
+    }
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.ends_with(r#"{"error":"the body took longer than 200 ms"}"#), "{answer}");
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_fit_into_memory_are_refused_at_once_and_those_that_left_make_room() {
+    let repository = repository();
+    let mut config = config(&repository);
+    config.http.max_body_bytes = 1000;
+    config.grpc.max_message_bytes = 1000;
+    config.limits.max_inflight_bytes = 1000;
+    let server = start(config).await;
+    let post = async |bytes: usize| {
+        let answer = send(&server, "POST", "/v1/classify", &[], vec![b'.'; bytes]).await;
+        (answer.status.as_u16(), answer.headers.get("retry-after").cloned())
+    };
+    // What is said to come takes nothing yet.
+    let mut first = begin_classify(&server, 1000).await;
+    assert_eq!(post(600).await.0, 415);
+    first.write_all(&[b'.'; 500]).await.unwrap();
+    let refused = async {
+        loop {
+            let (status, retry_after) = post(501).await;
+            if status == 429 {
+                return retry_after;
+            }
+        }
+    };
+    assert_eq!(within_a_minute(refused).await.unwrap(), "1");
+    assert_eq!(post(500).await.0, 415);
+    drop(first);
+    let room = async { while post(1000).await.0 != 415 {} };
+    within_a_minute(room).await;
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ pub(super) async fn infer(
     call: &Call,
     mut request: pb::ModelInferRequest,
 ) -> Result<pb::ModelInferResponse> {
+    call.count(&request)?;
     let version = version(&request.model_name, &request.model_version)?;
     let model = inference.model(&request.model_name, version)?;
     let scheduling = Scheduling::read(&request.parameters)?;

@@ -112,9 +112,8 @@ impl GrpcInferenceService for InferenceService {
     ) -> Answer<Self::ModelStreamInferStream> {
         let call = Call::of(request.extensions());
         let inference = self.inference.clone();
-        let stream_call = call.clone();
-        Ok(Response::new(answers(&call, request.into_inner(), Order::Requests, move |request| {
-            infer::infer_in_stream(inference.clone(), stream_call.clone(), request)
+        Ok(Response::new(answers(&call, request.into_inner(), Order::Requests, move |call, request| {
+            infer::infer_in_stream(inference.clone(), call, request)
         })))
     }
 

@@ -1,0 +1,114 @@
+//! The bytes of request bodies that are in memory, over all requests and protocols.
+//!
+//! A model bounds what it has admitted. This bounds what comes before: bodies that are being read, which nothing else would
+//! keep from adding up over many connections.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// When a retry makes sense: bodies are in memory for about as long as their requests take, which is seldom longer.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The bound. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct BodyBytes {
+    limit: usize,
+    held: Arc<AtomicUsize>,
+}
+
+/// Bytes that one request holds. Dropping it gives them back.
+#[derive(Debug)]
+pub struct HeldBytes {
+    all: BodyBytes,
+    bytes: usize,
+}
+
+impl BodyBytes {
+    /// A bound of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, held: Arc::default() }
+    }
+
+    /// What a request holds before its body comes: nothing.
+    pub fn open(&self) -> HeldBytes {
+        HeldBytes { all: self.clone(), bytes: 0 }
+    }
+
+    /// Looks whether a body of a `declared` size would fit now. What is declared is not held: whoever says much and sends nothing
+    /// takes nothing from the others.
+    ///
+    /// # Errors
+    /// `Overloaded` when it would not.
+    pub fn check(&self, declared: u64) -> Result<()> {
+        let free = self.limit.saturating_sub(self.held());
+        if declared > free as u64 { Err(full()) } else { Ok(()) }
+    }
+
+    /// How many bytes are held.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+}
+
+impl HeldBytes {
+    /// Holds `bytes` more.
+    ///
+    /// # Errors
+    /// `Overloaded` at once when they do not fit.
+    pub fn grow(&mut self, bytes: usize) -> Result<()> {
+        let add = |held: usize| held.checked_add(bytes).filter(|&held| held <= self.all.limit);
+        self.all.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).map_err(|_| full())?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// How many there are.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Moves all of them out, for a part of the request that ends on its own.
+    pub fn take(&mut self) -> Self {
+        Self { all: self.all.clone(), bytes: std::mem::take(&mut self.bytes) }
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.all.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+fn full() -> Error {
+    Error::overloaded("the server holds as many bytes of requests as it may").with_retry_after(RETRY_AFTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn bytes_are_held_as_they_come_and_given_back() {
+        let all = BodyBytes::new(10);
+        let (mut first, mut second) = (all.open(), all.open());
+        first.grow(6).unwrap();
+        second.grow(4).unwrap();
+        let refused = second.grow(1).unwrap_err();
+        assert_eq!((refused.kind(), refused.retry_after()), (ErrorKind::Overloaded, Some(RETRY_AFTER)));
+        assert_eq!((first.bytes(), second.bytes(), all.held()), (6, 4, 10));
+        let taken = first.take();
+        assert_eq!((taken.bytes(), first.bytes(), all.held()), (6, 0, 10));
+        drop(first);
+        drop(taken);
+        assert_eq!(all.held(), 4);
+        all.check(6).unwrap();
+        assert_eq!(all.check(7).unwrap_err().kind(), ErrorKind::Overloaded);
+        assert!(second.grow(usize::MAX).is_err());
+        drop(second);
+        assert_eq!(all.held(), 0);
+    }
+}
