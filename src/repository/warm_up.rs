@@ -23,9 +23,10 @@ pub(super) fn warm_up(
     let sizes = if buckets.is_empty() { powers_of_two(max_batch_size) } else { buckets.to_vec() };
     let mut measured: Vec<_> = sizes.iter().map(|&rows| (rows, Duration::MAX)).collect();
     for session in sessions {
-        // A session's very first run prepares what all later ones use.
-        run(session, row_shape, sizes[0])?;
-        for (rows, fastest) in &mut measured {
+        // The largest first: smaller ones then find room in its memory. A session's very first run prepares what all later ones
+        // use, so it is not measured.
+        run(session, row_shape, max_batch_size)?;
+        for (rows, fastest) in measured.iter_mut().rev() {
             *fastest = run(session, row_shape, *rows)?.min(*fastest);
         }
     }
