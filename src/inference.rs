@@ -87,8 +87,8 @@ impl Inference {
         self.ready_versions(name).iter().map(|model| model.version()).collect()
     }
 
-    /// Takes a place in the model's bounded queue for a request's first row; for an ensemble, in every member's or in none. Nothing expensive (parsing, decoding) should
-    /// happen before this.
+    /// Takes a place in the model's bounded queue for a request's first row; for an ensemble, in every member's or in none.
+    /// Nothing expensive (parsing, decoding) should happen before this.
     ///
     /// # Errors
     /// `Overloaded` at once when every place is taken, or the timeout cannot be met with the work ahead.

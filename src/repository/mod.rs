@@ -35,7 +35,7 @@ pub use self::interface::{ClassOutput, Interface};
 use self::lifecycle::Lines;
 use self::loader::{Action, Outcome};
 pub use self::model::{Kind, Model};
-pub use self::overrides::Overrides;
+pub use self::overrides::{Overrides, unloads_members};
 use self::served::{Models, Served, Serving};
 use self::state::Entry;
 pub use self::state::ModelState;

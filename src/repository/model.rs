@@ -20,7 +20,7 @@ use crate::scheduler::batcher::Policy;
 use crate::scheduler::statistics::Statistics;
 use crate::scheduler::{Backend, Scheduler, SchedulerOptions};
 use crate::telemetry::{Metrics, ModelMetrics, Outcome};
-use crate::tensor::{Tensor, TensorSpec, element_count};
+use crate::tensor::{Tensor, TensorSpec};
 
 /// The largest batch on the CPU where neither the graph nor the configuration says one. Larger ones save a CPU nothing more,
 /// and cost memory and the latency of whoever waits for the rest of the batch (docs/benchmarks.md).
@@ -310,9 +310,7 @@ fn warm_up(
     for (index, rows) in sizes.into_iter().enumerate() {
         let mut shape = vec![rows];
         shape.extend(row_shape);
-        let data_type = session.input().data_type;
-        let bytes = element_count(&shape)? * data_type.size().unwrap_or(1);
-        let zeros = Tensor::new(data_type, shape, vec![0u8; bytes].into())?;
+        let zeros = Tensor::zeros(session.input().data_type, shape)?;
         let (outputs, times) = session.run(&[zeros], rows)?;
         if let Some(output) = outputs.iter().find(|output| output.shape().first() != Some(&rows)) {
             return Err(Error::internal(format!(

@@ -73,13 +73,12 @@ impl Served {
             Self::Graph(model) => return Ok(Arc::clone(model)),
             Self::Ensemble(definition) => definition,
         };
-        let member = |name: &str, version| match find(models, name, version)? {
-            Self::Graph(model) => Ok(Arc::clone(model)),
-            Self::Ensemble(_) => {
-                Err(Error::unavailable(format!("{name} is an ensemble itself, which cannot be a member")))
-            }
-        };
-        definition.assemble(member).map(Arc::new)
+        definition
+            .assemble(|name, version| match find(models, name, version)? {
+                Self::Graph(model) => Ok(Some(Arc::clone(model))),
+                Self::Ensemble(_) => Ok(None),
+            })
+            .map(Arc::new)
     }
 
     pub(super) fn is_ensemble(&self) -> bool {
