@@ -182,6 +182,11 @@ impl Definition {
         self.version
     }
 
+    /// Whether a request holds the ensemble, in whichever form it was put together.
+    pub(super) fn is_held(&self) -> bool {
+        Arc::strong_count(&self.requests) > 1
+    }
+
     pub(super) fn members(&self) -> impl Iterator<Item = &str> {
         self.config.members.iter().map(MemberConfig::name)
     }

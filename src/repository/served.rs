@@ -43,9 +43,13 @@ impl Serving {
 
     /// Whether a request holds it, directly or as an ensemble's member.
     pub(super) fn is_held(&self) -> bool {
-        let Served::Graph(model) = &self.served else { return false };
-        // The model holds its graph, once.
-        Arc::strong_count(model) > 1 || model.graph().is_some_and(|graph| Arc::strong_count(graph) > 1)
+        match &self.served {
+            // The model holds its graph, once.
+            Served::Graph(model) => {
+                Arc::strong_count(model) > 1 || model.graph().is_some_and(|graph| Arc::strong_count(graph) > 1)
+            }
+            Served::Ensemble(definition) => definition.is_held(),
+        }
     }
 
     /// Lets the instances finish what is queued, and ends them. Blocks.
