@@ -1,8 +1,10 @@
 //! From a model's output row to classes: softmax where the graph has none, and the k best.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
+use crate::tensor::{DataType, Tensor};
 
 /// What a model's output holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -108,6 +110,31 @@ pub fn mean(rows: impl Iterator<Item = (f64, Vec<f64>)>) -> Vec<f32> {
         }
     }
     sums.into_iter().map(|sum| (sum / weights) as f32).collect()
+}
+
+/// The elements of a floating-point output.
+///
+/// # Errors
+/// `InvalidArgument` for an output of another type.
+pub fn to_f32(tensor: &Tensor) -> Result<Cow<'_, [f32]>> {
+    Ok(match tensor.data_type() {
+        DataType::Fp16 => tensor.to_slice::<half::f16>()?.iter().map(|value| value.to_f32()).collect(),
+        DataType::Fp64 => tensor.to_slice::<f64>()?.iter().map(|&value| value as f32).collect(),
+        DataType::Fp32 => tensor.to_slice::<f32>()?,
+        other => return Err(Error::invalid(format!("an output of {other} holds no class scores"))),
+    })
+}
+
+/// A floating-point output of `data_type`, rounded from `values`.
+///
+/// # Errors
+/// `InvalidArgument` when `shape` is not of as many elements.
+pub fn from_f32(data_type: DataType, shape: Vec<usize>, values: &[f32]) -> Result<Tensor> {
+    match data_type {
+        DataType::Fp16 => Tensor::from_vec(shape, values.iter().map(|&value| half::f16::from_f32(value)).collect()),
+        DataType::Fp64 => Tensor::from_vec(shape, values.iter().map(|&value| f64::from(value)).collect()),
+        _ => Tensor::from_vec(shape, values.to_vec()),
+    }
 }
 
 fn descending(a: f32, b: f32) -> Ordering {

@@ -166,6 +166,16 @@ impl Tensor {
         Ok(Self { data_type, shape, bytes })
     }
 
+    /// A tensor of nothing but zeros.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the shape overflows, and for strings, which have no zero.
+    pub fn zeros(data_type: DataType, shape: Vec<usize>) -> Result<Self> {
+        let size = data_type.size().ok_or_else(|| Error::invalid("strings have no zero"))?;
+        let bytes = element_count(&shape)? * size;
+        Self::new(data_type, shape, vec![0; bytes].into())
+    }
+
     /// A tensor that owns `values`; no copy is made.
     ///
     /// # Errors

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use super::outputs::{concatenate, from_f32, to_f32};
+use super::outputs::concatenate;
 use super::request::Part;
 use crate::error::{Error, Result};
-use crate::postprocess::{self, Scores};
+use crate::postprocess::{self, Scores, from_f32, to_f32};
 use crate::repository::{GraphModel, Model};
 use crate::scheduler::Answer;
 use crate::tensor::Tensor;

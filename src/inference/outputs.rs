@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use super::request::{Class, InferRequest, Prediction};
 use crate::error::{Error, Result};
-use crate::postprocess;
+use crate::postprocess::{self, to_f32};
 use crate::repository::{ClassOutput, Model};
 use crate::scheduler::Answer;
-use crate::tensor::{DataType, Tensor};
+use crate::tensor::Tensor;
 
 /// An output that will be answered: its index in the graph, and the size of its classification where one is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,23 +114,4 @@ pub(super) fn concatenate(parts: &[&Tensor]) -> Result<Tensor> {
         bytes.extend_from_slice(part.bytes());
     }
     Tensor::new(first.data_type(), shape, bytes.into())
-}
-
-/// The elements of a floating-point tensor.
-pub(super) fn to_f32(tensor: &Tensor) -> Result<std::borrow::Cow<'_, [f32]>> {
-    Ok(match tensor.data_type() {
-        DataType::Fp16 => tensor.to_slice::<half::f16>()?.iter().map(|value| value.to_f32()).collect(),
-        DataType::Fp64 => tensor.to_slice::<f64>()?.iter().map(|&value| value as f32).collect(),
-        DataType::Fp32 => tensor.to_slice::<f32>()?,
-        other => return Err(Error::invalid(format!("an output of {other} holds no class scores"))),
-    })
-}
-
-/// A floating-point tensor of `data_type`, rounded from `values`.
-pub(super) fn from_f32(data_type: DataType, shape: Vec<usize>, values: &[f32]) -> Result<Tensor> {
-    match data_type {
-        DataType::Fp16 => Tensor::from_vec(shape, values.iter().map(|&value| half::f16::from_f32(value)).collect()),
-        DataType::Fp64 => Tensor::from_vec(shape, values.iter().map(|&value| f64::from(value)).collect()),
-        _ => Tensor::from_vec(shape, values.to_vec()),
-    }
 }

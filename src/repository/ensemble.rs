@@ -182,38 +182,46 @@ impl Definition {
         self.version
     }
 
+    /// Whether a request holds the ensemble, in whichever form it was put together.
+    pub(super) fn is_held(&self) -> bool {
+        Arc::strong_count(&self.requests) > 1
+    }
+
     pub(super) fn members(&self) -> impl Iterator<Item = &str> {
         self.config.members.iter().map(MemberConfig::name)
     }
 
-    /// Puts the ensemble together out of the members that `find` gives by name and version.
+    /// Puts the ensemble together out of the members that `find` gives by name and version; `None` for one that is an ensemble.
     ///
     /// # Errors
     /// `Unavailable` when one is missing, is an ensemble itself, or has other classes than the first; the message names it.
-    pub(super) fn assemble(&self, find: impl Fn(&str, Option<u64>) -> Result<Arc<Model>>) -> Result<Model> {
+    pub(super) fn assemble(&self, find: impl Fn(&str, Option<u64>) -> Result<Option<Arc<Model>>>) -> Result<Model> {
         let in_config = |reason: String| Error::unavailable(format!("{}: members: {reason}", self.path.display()));
-        let models = self.config.members.iter().map(|member| find(member.name(), member.version()));
+        let models = self.config.members.iter().map(|member| {
+            let model = find(member.name(), member.version())?;
+            let graph = model.as_ref().and_then(|model| model.graph().cloned());
+            model.zip(graph).ok_or_else(|| {
+                Error::unavailable(format!("{} is an ensemble itself, which cannot be a member", member.name()))
+            })
+        });
         let models = models.collect::<Result<Vec<_>>>().map_err(|error| in_config(error.message().to_owned()))?;
         let mut members = Vec::with_capacity(models.len());
         let mut class_count = None;
-        for (model, config) in models.iter().zip(&self.config.members) {
+        for ((model, graph), config) in models.iter().zip(&self.config.members) {
             let name = model.name();
-            let Kind::Graph(graph) = model.kind() else {
-                return Err(in_config(format!("{name} is an ensemble itself, which cannot be a member")));
-            };
             match (model.class_count(), class_count) {
                 (None, _) => {
                     return Err(in_config(format!("the graph of {name} does not say how many classes it has")));
                 }
                 (Some(found), Some(expected)) if found != expected => {
-                    let first = models[0].name();
+                    let first = models[0].0.name();
                     return Err(in_config(format!("{name} has {found} classes, but {first} has {expected}")));
                 }
                 (found, _) => class_count = found,
             }
             members.push(Member { name: name.to_owned(), graph: Arc::clone(graph), weight: config.weight() });
         }
-        let theirs = models.iter().map(|model| model.labels()).find(|labels| !labels.is_empty());
+        let theirs = models.iter().map(|(model, _)| model.labels()).find(|labels| !labels.is_empty());
         let labels = if self.labels.is_empty() { theirs.unwrap_or_default() } else { &self.labels };
         if !labels.is_empty() && Some(labels.len()) != class_count {
             let count = class_count.unwrap_or_default();

@@ -11,7 +11,7 @@ use super::served::{Served, Serving};
 use super::{GraphModel, Kind, Model, Repository};
 use crate::error::{Error, ErrorKind, Result};
 use crate::scheduler::{Scheduler, Submission};
-use crate::tensor::{Tensor, element_count};
+use crate::tensor::Tensor;
 
 /// After how many failures in a row a model is tried.
 const SUSPICIOUS: u32 = 10;
@@ -69,10 +69,7 @@ async fn try_out(scheduler: &Scheduler, input: Tensor) -> Option<Error> {
 /// The input of the model's warm-up.
 fn zeros(graph: &GraphModel) -> Result<Tensor> {
     let [a, b, c] = graph.preprocessor().row_shape();
-    let shape = vec![1, a, b, c];
-    let data_type = graph.interface().input.data_type;
-    let bytes = element_count(&shape)? * data_type.size().unwrap_or(1);
-    Tensor::new(data_type, shape, vec![0; bytes].into())
+    Tensor::zeros(graph.interface().input.data_type, vec![1, a, b, c])
 }
 
 #[cfg(test)]

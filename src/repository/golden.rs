@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::postprocess;
 use crate::preprocess::PictureLimits;
 use crate::scheduler::Submission;
-use crate::tensor::{DataType, Tensor};
+use crate::tensor::Tensor;
 
 /// Classifies the golden picture in `folder` as any picture is: decoded and prepared by the model's recipe, and run by one of
 /// its instances.
@@ -52,30 +52,20 @@ pub(super) fn check(model: &Model, graph: &GraphModel, folder: &Path, golden: &G
     Ok(())
 }
 
-/// The probabilities of the classes, averaged over the picture's rows.
+/// The probabilities of the classes, averaged over the picture's crops.
 fn run(model: &Model, graph: &GraphModel, input: &Tensor) -> Result<Vec<f32>> {
-    let rows = input.shape()[0];
-    let mut sums: Vec<f32> = Vec::new();
-    for start in (0..rows).step_by(graph.max_batch_size()) {
-        let rows = input.rows(start, graph.max_batch_size().min(rows - start));
+    let (crops, largest) = (input.shape()[0], graph.max_batch_size());
+    let output = model.class_output();
+    let mut probabilities = Vec::with_capacity(crops);
+    for start in (0..crops).step_by(largest) {
+        let rows = input.rows(start, largest.min(crops - start));
         let priority = model.config().batching.default_priority;
         let answer = graph.scheduler().submit(Submission { rows, priority, deadline: None })?.wait()?;
-        let output = &answer.outputs[model.class_output().index];
-        for row in 0..output.shape()[0] {
-            let values = to_f32(&output.rows(row, 1))?;
-            sums.resize(values.len(), 0.0);
-            for (class, score) in postprocess::classify(&values, model.class_output().scores, values.len())? {
-                sums[class] += score;
-            }
+        let rows = &answer.outputs[output.index];
+        for row in 0..rows.shape()[0] {
+            let values = rows.rows(row, 1);
+            probabilities.push((1.0, postprocess::probabilities(&postprocess::to_f32(&values)?, output.scores)?));
         }
     }
-    Ok(sums.into_iter().map(|sum| sum / rows as f32).collect())
-}
-
-fn to_f32(row: &Tensor) -> Result<Vec<f32>> {
-    Ok(match row.data_type() {
-        DataType::Fp16 => row.to_slice::<half::f16>()?.iter().map(|value| value.to_f32()).collect(),
-        DataType::Fp64 => row.to_slice::<f64>()?.iter().map(|&value| value as f32).collect(),
-        _ => row.to_slice::<f32>()?.into_owned(),
-    })
+    Ok(postprocess::mean(probabilities.into_iter()))
 }

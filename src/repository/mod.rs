@@ -38,7 +38,7 @@ use self::lifecycle::Lines;
 use self::loader::{Action, Outcome};
 use self::model::Host;
 pub use self::model::{Kind, Model};
-pub use self::overrides::Overrides;
+pub use self::overrides::{Overrides, unloads_members};
 use self::served::{Models, Served, Serving};
 use self::state::Entry;
 pub use self::state::ModelState;

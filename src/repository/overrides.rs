@@ -22,7 +22,52 @@ pub struct Overrides {
     pub files: Vec<(String, Bytes)>,
 }
 
+/// The parameter of a load that is no file.
+const CONFIG: &str = "config";
+/// What begins the name of a parameter that is a file.
+const FILE: &str = "file:";
+/// The one parameter of an unload.
+const UNLOAD_DEPENDENTS: &str = "unload_dependents";
+
+/// Whether an unload takes an ensemble's members along, by its parameters: a name, and its value where that is true or false.
+///
+/// # Errors
+/// `InvalidArgument` for a parameter of another name or type.
+pub fn unloads_members(parameters: impl IntoIterator<Item = (String, Option<bool>)>) -> Result<bool> {
+    let mut unloads_members = false;
+    for (name, value) in parameters {
+        if name != UNLOAD_DEPENDENTS {
+            let message = format!("unloading takes the parameter `{UNLOAD_DEPENDENTS}`, not `{name}`");
+            return Err(Error::invalid(message));
+        }
+        unloads_members =
+            value.ok_or_else(|| Error::invalid(format!("the parameter {UNLOAD_DEPENDENTS} must be true or false")))?;
+    }
+    Ok(unloads_members)
+}
+
 impl Overrides {
+    /// Takes in the parameter of a load called `name`: `config`, which `text` reads, or `file:<version>/<name>`, which `file`
+    /// reads.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a parameter of another name; what `text` or `file` fails with.
+    pub fn set(
+        &mut self,
+        name: &str,
+        text: impl FnOnce() -> Result<String>,
+        file: impl FnOnce() -> Result<Bytes>,
+    ) -> Result<()> {
+        if name == CONFIG {
+            self.config = Some(text()?);
+        } else if let Some(path) = name.strip_prefix(FILE) {
+            self.files.push((path.to_owned(), file()?));
+        } else {
+            return Err(Error::invalid(format!("loading takes the parameters `config` and `file:…`, not `{name}`")));
+        }
+        Ok(())
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

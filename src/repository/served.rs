@@ -43,9 +43,13 @@ impl Serving {
 
     /// Whether a request holds it, directly or as an ensemble's member.
     pub(super) fn is_held(&self) -> bool {
-        let Served::Graph(model) = &self.served else { return false };
-        // The model holds its graph, once.
-        Arc::strong_count(model) > 1 || model.graph().is_some_and(|graph| Arc::strong_count(graph) > 1)
+        match &self.served {
+            // The model holds its graph, once.
+            Served::Graph(model) => {
+                Arc::strong_count(model) > 1 || model.graph().is_some_and(|graph| Arc::strong_count(graph) > 1)
+            }
+            Served::Ensemble(definition) => definition.is_held(),
+        }
     }
 
     /// Lets the instances finish what is queued, and ends them. Blocks.
@@ -73,13 +77,12 @@ impl Served {
             Self::Graph(model) => return Ok(Arc::clone(model)),
             Self::Ensemble(definition) => definition,
         };
-        let member = |name: &str, version| match find(models, name, version)? {
-            Self::Graph(model) => Ok(Arc::clone(model)),
-            Self::Ensemble(_) => {
-                Err(Error::unavailable(format!("{name} is an ensemble itself, which cannot be a member")))
-            }
-        };
-        definition.assemble(member).map(Arc::new)
+        definition
+            .assemble(|name, version| match find(models, name, version)? {
+                Self::Graph(model) => Ok(Some(Arc::clone(model))),
+                Self::Ensemble(_) => Ok(None),
+            })
+            .map(Arc::new)
     }
 
     pub(super) fn is_ensemble(&self) -> bool {

@@ -10,6 +10,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from common import *
+from model_control import ModelControl
 
 
 def tensor_input(tensor=TENSOR):
@@ -24,7 +25,9 @@ def picture_input():
     return made
 
 
-class Blocking(unittest.TestCase):
+class Blocking(ModelControl, unittest.TestCase):
+    tensor_input = staticmethod(tensor_input)
+
     def setUp(self):
         self.client = triton.InferenceServerClient(GRPC)
 
@@ -130,39 +133,11 @@ class Blocking(unittest.TestCase):
         ]:
             self.assert_status("UNIMPLEMENTED", call)
 
-    def test_loading_and_unloading(self):
-        client = self.client
-        client.unload_model("spare")
-        self.assertFalse(client.is_model_ready("spare"))
-        index = {row.name: (row.state, row.reason) for row in client.get_model_repository_index().models}
-        self.assertEqual(index["spare"], ("UNAVAILABLE", "unloaded"))
-        client.load_model("spare")
-        assert_means(client.infer("spare", [tensor_input()]).as_numpy("logits"))
-        with self.assertRaisesRegex(InferenceServerException, "there is no model nothing"):
-            client.load_model("nothing")
+    def index(self):
+        return {row.name: (row.state, row.reason) for row in self.client.get_model_repository_index().models}
 
-    def test_overrides(self):
-        client = self.client
-
-        def size(name):
-            return client.get_model_config(name).config.max_batch_size
-
-        client.load_model("spare", config='{"max_batch_size": 3}')
-        self.assertEqual(size("spare"), 3)
-        client.load_model("spare")
-        self.assertEqual(size("spare"), 2)
-        with open(MODEL_FILE, "rb") as file:
-            model = file.read()
-        client.load_model("brought", config='{"max_batch_size": 5}', files={"file:7/model.onnx": model})
-        self.assertEqual(size("brought"), 5)
-        assert_means(client.infer("brought", [tensor_input()], model_version="7").as_numpy("logits"))
-        with self.assertRaisesRegex(InferenceServerException, "together with"):
-            client.load_model("brought", files={"file:7/model.onnx": model})
-        with self.assertRaisesRegex(InferenceServerException, "<version>/<name>"):
-            client.load_model("brought", config="{}", files={"file:../7/model.onnx": model})
-        assert_means(client.infer("brought", [tensor_input()]).as_numpy("logits"))
-        client.unload_model("brought", unload_dependents=True)
-        self.assertFalse(client.is_model_ready("brought"))
+    def max_batch_size(self, name):
+        return self.client.get_model_config(name).config.max_batch_size
 
     def test_statistics(self):
         before = self.client.get_inference_statistics("means").model_stats[0].inference_count

@@ -1,12 +1,16 @@
 //! An ensemble while its members come and go.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use convoy::server::Server;
 use serde_json::json;
 
 use crate::server::{Repository, png, start};
-use crate::{control, explicit, explicit_all, http, load, metric, put, saying, short_states, states, unload};
+use crate::{
+    control, explicit, explicit_all, http, load, metric, put, saying, short_states, states, unload, until, watchdog,
+};
 
 const PAIR: &str = "average = 'logits'\nmembers = ['a', 'b']\n";
 
@@ -82,4 +86,42 @@ async fn loading_it_loads_the_members_that_are_not() {
     std::fs::write(repository.path().join("pair/config.toml"), "members = ['a', 'nowhere']").unwrap();
     let (status, error) = load(&server, "pair").await;
     assert!(status == 404 && error.contains("nowhere"), "{status} {error}");
+}
+
+/// Holds a request back for an hour, unless there are two.
+const HELD: &str = "max_batch_size = 2\n[instances]\ncount = 1\n[batching]\nmax_queue_delay_us = 3600000000\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_requests_are_answered_before_a_member_or_it_goes() {
+    let _watchdog = watchdog();
+    let repository = pair();
+    std::fs::write(repository.path().join("b/config.toml"), HELD).unwrap();
+    let server = Arc::new(start(explicit_all(&repository)).await);
+    let send = || {
+        let server = Arc::clone(&server);
+        tokio::spawn(async move { ask(&server).await })
+    };
+    let queued = async || {
+        let depth = || metric(&server, "convoy_queue_depth{model=\"b\",version=\"1\"}");
+        until(depth, |depth| *depth == Some(1.0)).await;
+    };
+    let request = send();
+    queued().await;
+    assert_eq!(unload(&server, "b").await.0, 200);
+    assert!(request.await.unwrap().is_ok());
+    assert_eq!(load(&server, "b").await.0, 200);
+
+    // The member goes on serving, so it goes on holding the request back until there is another.
+    let request = send();
+    queued().await;
+    let unloading = tokio::spawn({
+        let server = Arc::clone(&server);
+        async move { unload(&server, "pair").await.0 }
+    });
+    until(|| short_states(&server, "pair"), |states| states == &["1 UNLOADING"]).await;
+    assert!(!unloading.is_finished());
+    assert_eq!(crate::ask(&server, "b").await, Ok(3.0));
+    assert!(request.await.unwrap().is_ok());
+    assert_eq!(unloading.await.unwrap(), 200);
+    assert_eq!(short_states(&server, "pair").await, ["1 UNAVAILABLE"]);
 }

@@ -37,7 +37,7 @@ pub(crate) fn serve(device: Device, arguments: &[String]) -> Result<()> {
     let model = if own_models { "MODEL" } else { "efficientnet-lite0" };
     progress::say("once the server says that it is ready, try");
     progress::say(&format!("    curl -F image=@{} http://{address}/v1/models/{model}/classify", from_here(&photo)));
-    progress::say(&format!("the page will be at http://{address}/; Ctrl-C stops the server"));
+    progress::say("Ctrl-C stops the server");
     process::become_process(&mut server)
 }
 

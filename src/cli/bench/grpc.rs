@@ -45,10 +45,7 @@ impl Connection {
 
     /// Calls a unary method with a framed message and reads the whole answer.
     pub(super) async fn call(&mut self, requests: &Requests, message: Bytes) -> Result<Answer> {
-        let response = self.start(requests.path(), requests.headers(), Full::new(message).boxed()).await?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await?;
-        let status = Status::of(body.trailers().unwrap_or(&head.headers))?;
+        let (status, _) = self.exchange(requests.path(), requests.headers(), message).await?;
         Ok(status.into_answer())
     }
 
@@ -59,15 +56,20 @@ impl Connection {
         headers: &HeaderMap,
         message: &impl Message,
     ) -> Result<A> {
-        let response = self.start(path, headers, Full::new(frame(message)).boxed()).await?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await?;
-        let status = Status::of(body.trailers().unwrap_or(&head.headers))?;
+        let (status, mut body) = self.exchange(path, headers, frame(message)).await?;
         ensure!(status.code == 0, "{path} answers with the status {}: {}", status.code, status.message);
-        let mut body = body.to_bytes();
         ensure!(body.len() >= FRAME_HEADER, "{path} answers with no message");
         body.advance(FRAME_HEADER);
         Ok(A::decode(body)?)
+    }
+
+    async fn exchange(&mut self, path: &str, headers: &HeaderMap, message: Bytes) -> Result<(Status, Bytes)> {
+        let response = self.start(path, headers, Full::new(message).boxed()).await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?;
+        // An answer without a message has its status in the head.
+        let status = Status::of(body.trailers().unwrap_or(&head.headers))?;
+        Ok((status, body.to_bytes()))
     }
 
     async fn start(
@@ -126,7 +128,7 @@ impl Stream {
     pub(super) fn send(&mut self, requests: &Requests, turn: usize) -> Result<()> {
         let id = self.sent.to_string();
         self.sent += 1;
-        let frame = requests.stream_frame(turn, &id);
+        let frame = requests.body(turn, &id);
         let now = Instant::now();
         match &mut self.waiting {
             Waiting::ById(waiting) => drop(waiting.insert(id, now)),

@@ -206,23 +206,15 @@ impl Requests {
         &self.headers
     }
 
-    /// The body of a request of its own.
-    pub(super) fn body(&self, turn: usize) -> Bytes {
-        match &self.bodies {
-            Bodies::Whole(bodies) => bodies[turn % bodies.len()].clone(),
-            Bodies::Classify(_) | Bodies::Infer(_) => self.stream_frame(turn, ""),
-        }
-    }
-
     /// Whether a stream's answers name their requests, or come in order.
     pub(super) fn answers_have_ids(&self) -> bool {
         matches!(self.bodies, Bodies::Classify(_))
     }
 
-    /// One request of a stream.
-    pub(super) fn stream_frame(&self, turn: usize, id: &str) -> Bytes {
+    /// The request whose turn it is, as it goes out. Of a stream's, `id` is its name.
+    pub(super) fn body(&self, turn: usize, id: &str) -> Bytes {
         match &self.bodies {
-            Bodies::Whole(_) => self.body(turn),
+            Bodies::Whole(bodies) => bodies[turn % bodies.len()].clone(),
             Bodies::Classify(messages) => grpc::frame(&classifier::ClassifyStreamRequest {
                 id: id.to_owned(),
                 request: Some(messages[turn % messages.len()].clone()),

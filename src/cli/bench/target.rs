@@ -1,13 +1,11 @@
 //! Where a load goes, and connections to it.
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
 use hyper::Uri;
 use tokio::net::TcpStream;
 
-use super::http;
-use super::requests::Requests;
-use super::{grpc, requests::Answer};
+use super::requests::{Answer, Requests};
+use super::{grpc, http};
 
 /// What is spoken to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +73,7 @@ impl Connection {
     /// # Errors
     /// When the connection broke; an answer that says that the request failed is none.
     pub(super) async fn send(&mut self, requests: &Requests, turn: usize) -> Result<Answer> {
-        let body: Bytes = requests.body(turn);
+        let body = requests.body(turn, "");
         match self {
             Self::Http(connection) => connection.post(requests, body).await,
             Self::Grpc(connection) => connection.call(requests, body).await,

@@ -6,14 +6,7 @@ use super::{describe, pb};
 use crate::error::{Error, Result};
 use crate::grpc::proto::inference::model_repository_parameter::ParameterChoice;
 use crate::inference::Inference;
-use crate::repository::Overrides;
-
-/// The one parameter of a load that is no file.
-const CONFIG: &str = "config";
-/// What begins the name of a parameter that is a file.
-const FILE: &str = "file:";
-/// The one parameter of an unload.
-const UNLOAD_DEPENDENTS: &str = "unload_dependents";
+use crate::repository::{Overrides, unloads_members};
 
 /// Every model and version with its state.
 pub(super) async fn index(
@@ -39,17 +32,13 @@ pub(super) async fn unload(
     inference: &Inference,
     request: pb::RepositoryModelUnloadRequest,
 ) -> Result<pb::RepositoryModelUnloadResponse> {
-    let mut and_members = false;
-    for (name, parameter) in request.parameters {
-        and_members = match parameter.parameter_choice {
-            _ if name != UNLOAD_DEPENDENTS => {
-                let message = format!("unloading takes the parameter `{UNLOAD_DEPENDENTS}`, not `{name}`");
-                return Err(Error::invalid(message));
-            }
-            Some(ParameterChoice::BoolParam(value)) => value,
-            _ => return Err(Error::invalid(format!("the parameter {UNLOAD_DEPENDENTS} must be true or false"))),
+    let and_members = unloads_members(request.parameters.into_iter().map(|(name, parameter)| {
+        let value = match parameter.parameter_choice {
+            Some(ParameterChoice::BoolParam(value)) => Some(value),
+            _ => None,
         };
-    }
+        (name, value)
+    }))?;
     let model_name = named(request.model_name, request.repository_name);
     inference.unload_model(&model_name, and_members).await?;
     Ok(pb::RepositoryModelUnloadResponse { model_name, is_unloaded: true })
@@ -65,19 +54,16 @@ fn named(model_name: String, repository_name: String) -> String {
 fn read_overrides(parameters: BTreeMap<String, pb::ModelRepositoryParameter>) -> Result<Overrides> {
     let mut overrides = Overrides::default();
     for (name, parameter) in parameters {
-        match (name.strip_prefix(FILE), parameter.parameter_choice) {
-            (None, Some(ParameterChoice::StringParam(text))) if name == CONFIG => overrides.config = Some(text),
-            (Some(path), Some(ParameterChoice::BytesParam(file))) => overrides.files.push((path.to_owned(), file)),
-            (None, _) if name == CONFIG => {
-                return Err(Error::invalid("the parameter config of a load must be a string"));
-            }
-            (Some(_), _) => return Err(Error::invalid(format!("the parameter {name} of a load must be bytes"))),
-            (None, _) => {
-                return Err(Error::invalid(format!(
-                    "loading takes the parameters `config` and `file:…`, not `{name}`"
-                )));
-            }
-        }
+        let choice = parameter.parameter_choice;
+        let text = || match &choice {
+            Some(ParameterChoice::StringParam(text)) => Ok(text.clone()),
+            _ => Err(Error::invalid(format!("the parameter {name} of a load must be a string"))),
+        };
+        let file = || match &choice {
+            Some(ParameterChoice::BytesParam(file)) => Ok(file.clone()),
+            _ => Err(Error::invalid(format!("the parameter {name} of a load must be bytes"))),
+        };
+        overrides.set(&name, text, file)?;
     }
     Ok(overrides)
 }

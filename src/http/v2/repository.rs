@@ -14,7 +14,7 @@ use crate::http::AppState;
 use crate::http::error::HttpResult;
 use crate::http::extract::{Payload, Target};
 use crate::http::json;
-use crate::repository::Overrides;
+use crate::repository::{Overrides, unloads_members};
 
 /// `POST /v2/repository/index`: every model and version with its state. The body may be empty.
 pub(super) async fn index(State(app): AppState, payload: Payload) -> HttpResult<Response> {
@@ -45,13 +45,6 @@ pub(super) async fn index(State(app): AppState, payload: Payload) -> HttpResult<
     Ok(Json(rows.collect::<Vec<_>>()).into_response())
 }
 
-/// The one parameter of a load that is no file.
-const CONFIG: &str = "config";
-/// What begins the name of a parameter that is a file.
-const FILE: &str = "file:";
-/// The one parameter of an unload.
-const UNLOAD_DEPENDENTS: &str = "unload_dependents";
-
 #[derive(Deserialize, Default)]
 struct Request {
     #[serde(default)]
@@ -76,16 +69,7 @@ pub(super) async fn load(State(app): AppState, target: Target, payload: Payload)
 /// `POST /v2/repository/models/M/unload`, with an ensemble's members where `unload_dependents` says so.
 pub(super) async fn unload(State(app): AppState, target: Target, payload: Payload) -> HttpResult<()> {
     let request = Request::read(&payload.bytes, app.config.max_json_depth, "an unload request")?;
-    let mut and_members = false;
-    for (name, value) in request.parameters {
-        if name != UNLOAD_DEPENDENTS {
-            let message = format!("unloading takes the parameter `{UNLOAD_DEPENDENTS}`, not `{name}`");
-            return Err(Error::invalid(message).into());
-        }
-        and_members = value
-            .as_bool()
-            .ok_or_else(|| Error::invalid(format!("the parameter {UNLOAD_DEPENDENTS} must be true or false")))?;
-    }
+    let and_members = unloads_members(request.parameters.into_iter().map(|(name, value)| (name, value.as_bool())))?;
     Ok(app.inference.unload_model(&target.model, and_members).await?)
 }
 
@@ -96,16 +80,13 @@ fn read_overrides(parameters: BTreeMap<String, serde_json::Value>) -> Result<Ove
         let serde_json::Value::String(text) = value else {
             return Err(Error::invalid(format!("the parameter {name} of a load must be a string")));
         };
-        if name == CONFIG {
-            overrides.config = Some(text);
-        } else if let Some(path) = name.strip_prefix(FILE) {
-            let file = STANDARD.decode(text).map_err(|error| {
+        let file = || {
+            let file = STANDARD.decode(&text).map_err(|error| {
                 Error::invalid(format!("the parameter {name} of a load is not base64")).with_source(error)
             })?;
-            overrides.files.push((path.to_owned(), file.into()));
-        } else {
-            return Err(Error::invalid(format!("loading takes the parameters `config` and `file:…`, not `{name}`")));
-        }
+            Ok(file.into())
+        };
+        overrides.set(&name, || Ok(text.clone()), file)?;
     }
     Ok(overrides)
 }

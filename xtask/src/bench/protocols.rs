@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::server::{Payload, Protocol, Way};
+use super::table::said;
 use super::{Bench, MODELS};
 use crate::{process, progress};
 
@@ -101,10 +102,6 @@ fn streams(bench: &Bench, picture: &Path) -> Result<()> {
         said(ratio >= STREAM_TARGET)
     );
     Ok(())
-}
-
-fn said(is_reached: bool) -> &'static str {
-    if is_reached { "reached" } else { "missed" }
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

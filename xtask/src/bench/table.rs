@@ -57,6 +57,11 @@ pub(super) fn parse(csv: &str) -> Result<Vec<Row>> {
         .collect()
 }
 
+/// What became of a target.
+pub(super) fn said(is_reached: bool) -> &'static str {
+    if is_reached { "reached" } else { "missed" }
+}
+
 /// The server's rows beside their floor.
 pub(super) struct Table {
     pub(super) floor: Row,
@@ -74,7 +79,6 @@ impl Table {
         };
         let cpu = row.cpu_ms_per_image / self.floor.cpu_ms_per_image;
         let throughput = row.images_per_s / self.floor.images_per_s;
-        let said = |reached: bool| if reached { "reached" } else { "missed" };
         format!(
             "At concurrency 8: CPU per image {cpu:.3} of the floor (at most {cpu_target}: {}), throughput {throughput:.3} \
              (at least {throughput_target}: {}).",
