@@ -9,12 +9,16 @@ mod graphs;
 #[path = "support/server.rs"]
 mod server;
 
+use std::net::SocketAddr;
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use axum::http::StatusCode;
 use convoy::server::Server;
 use server::{PLAIN_RECIPE, Repository};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 const SIDE: i64 = 8;
 
@@ -71,6 +75,64 @@ async fn every_way_is_counted_alike_by_the_client_and_the_server() {
         assert_eq!(report["measurements"][0]["images"], 23, "{way:?}");
         assert_eq!(answered(&server, protocol).await - before, 23, "{way:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_loop_sends_at_its_rate_and_counts_every_request_once() {
+    let (server, repository) = start().await;
+    let picture = repository.path().join("picture.png");
+    std::fs::write(&picture, server::png([1, 2, 3])).unwrap();
+    let http = format!("http://{}", server.http_address());
+    let grpc = format!("grpc://{}", server.grpc_address());
+    for (protocol, url) in [("http", &http), ("grpc", &grpc)] {
+        let before = answered(&server, protocol).await;
+        let arguments =
+            ["--url", url, "--image", picture.to_str().unwrap(), "--rate", "100,200", "--duration-s", "0.5"];
+        let output = bench(&arguments).await;
+        assert!(output.status.success(), "{protocol}: {}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let requests: Vec<u64> =
+            report["measurements"].as_array().unwrap().iter().map(|row| row["requests"].as_u64().unwrap()).collect();
+        // Poisson: 50 and 100 with standard deviations of 7 and 10; the gaps are always the same.
+        assert!((30..=70).contains(&requests[0]) && (60..=140).contains(&requests[1]), "{requests:?}");
+        assert_eq!(answered(&server, protocol).await - before, requests.iter().sum::<u64>(), "{protocol}");
+    }
+}
+
+/// A server that answers requests with these statuses in turn.
+async fn answering(statuses: &'static [u16]) -> SocketAddr {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let answer = move || async move {
+        let turn = turn.fetch_add(1, Ordering::Relaxed);
+        StatusCode::from_u16(statuses[turn % statuses.len()]).unwrap()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_expired_and_failed_requests_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("picture.png");
+    std::fs::write(&picture, server::png([1, 2, 3])).unwrap();
+    // What each row says: images, refused, expired, errors; and whether the command succeeds.
+    for (statuses, counts, is_success) in [
+        (&[200, 429, 503, 504][..], [2, 4, 2, 0], true),
+        (&[200, 500], [4, 0, 0, 4], false),
+        (&[429], [0, 8, 0, 0], false),
+    ] {
+        let url = format!("http://{}", answering(statuses).await);
+        let arguments = ["--url", &url, "--image", picture.to_str().unwrap(), "--requests", "8", "--concurrency", "1"];
+        let output = bench(&arguments).await;
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let row = &report["measurements"][0];
+        let found = ["images", "refused", "expired", "errors"].map(|key| row[key].as_u64().unwrap());
+        assert_eq!((found, output.status.success()), (counts, is_success), "{statuses:?}");
+    }
+    let nobody = bench(&["--url", "http://127.0.0.1:1", "--image", picture.to_str().unwrap(), "--rate", "10"]).await;
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("there is no server at 127.0.0.1:1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
 use super::grpc::Stream;
-use super::report::Measurement;
-use super::requests::{Answer, Requests};
+use super::report::{Measurement, Offered};
+use super::requests::Requests;
 use super::target::{Connection, Target};
 use super::{Until, merge_workers};
 
@@ -74,7 +74,7 @@ async fn connection(
     quota: u64,
     stop: &AtomicBool,
 ) -> Result<Measurement> {
-    let mut measurement = Measurement::new(0);
+    let mut measurement = Measurement::new(Offered::Concurrency(0));
     let mut connection = Connection::open(target).await?;
     for request in 0..quota {
         if stop.load(Ordering::Relaxed) {
@@ -82,9 +82,9 @@ async fn connection(
         }
         let started = Instant::now();
         match connection.send(requests, offset + request as usize).await {
-            Ok(answer) => record(&mut measurement, answer, started),
+            Ok(answer) => measurement.record(answer, started.elapsed(), requests.timeout()),
             Err(error) => {
-                measurement.count_error(format!("{error:#}"));
+                measurement.fail(format!("{error:#}"));
                 connection = Connection::open(target).await?;
             }
         }
@@ -101,7 +101,7 @@ async fn stream(target: &Target, requests: &Requests, concurrency: u32, until: U
     };
     let is_over = |sent: u64| sent >= quota || end.is_some_and(|end| Instant::now() >= end);
     let mut stream = Stream::open(target, requests).await?;
-    let mut measurement = Measurement::new(concurrency);
+    let mut measurement = Measurement::new(Offered::Concurrency(concurrency));
     let (mut sent, mut answered) = (0, 0);
     while sent < u64::from(concurrency) && !is_over(sent) {
         stream.send(requests, sent as usize)?;
@@ -110,18 +110,11 @@ async fn stream(target: &Target, requests: &Requests, concurrency: u32, until: U
     while answered < sent {
         let (answer, started) = stream.next(requests).await?;
         answered += 1;
-        record(&mut measurement, answer, started);
+        measurement.record(answer, started.elapsed(), requests.timeout());
         if !is_over(sent) {
             stream.send(requests, sent as usize)?;
             sent += 1;
         }
     }
     merge_workers(concurrency, [Ok(measurement)])
-}
-
-fn record(measurement: &mut Measurement, answer: Answer, started: Instant) {
-    match answer {
-        Answer::Success => measurement.latencies.push(started.elapsed()),
-        Answer::Refused(said) | Answer::Failed(said) => measurement.count_error(said),
-    }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 
 use super::process::Usage;
-use super::report::Measurement;
+use super::report::{Measurement, Offered};
 use super::{Until, merge_workers};
 use crate::engine::{Graph, GraphOptions, Runtime, Session};
 use crate::inference::DEFAULT_TOP_K;
@@ -53,10 +53,8 @@ pub(super) fn measure(
     let started = Instant::now();
     let mut measurement = run(&mut loops, pictures, until)?;
     measurement.elapsed = started.elapsed();
-    measurement.concurrency = threads;
-    let after = Usage::of(own)?;
-    measurement.server_cpu = Some(after.cpu.saturating_sub(before.cpu));
-    measurement.server_rss_bytes = Some(after.rss_bytes);
+    measurement.offered = Offered::Concurrency(threads);
+    measurement.note_usage(before, Usage::of(own)?);
     Ok(measurement)
 }
 
@@ -89,14 +87,14 @@ fn run(loops: &mut [Loop], pictures: &[Bytes], until: Until) -> Result<Measureme
             .enumerate()
             .map(|(index, own)| {
                 scope.spawn(move || {
-                    let mut measurement = Measurement::new(0);
+                    let mut measurement = Measurement::new(Offered::Concurrency(0));
                     let mut turn = index;
                     while !stop.load(Ordering::Relaxed)
                         && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
                     {
                         let started = Instant::now();
                         own.once(&pictures[turn % pictures.len()])?;
-                        measurement.latencies.push(started.elapsed());
+                        measurement.answer(started.elapsed());
                         turn += 1;
                     }
                     Ok(measurement)

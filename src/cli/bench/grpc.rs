@@ -25,9 +25,9 @@ const FRAME_HEADER: usize = 5;
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const STATUS_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The codes that a server answers with which is well but has too much to do: `RESOURCE_EXHAUSTED`, `UNAVAILABLE` and
-/// `DEADLINE_EXCEEDED`.
-const REFUSALS: [i32; 3] = [8, 14, 4];
+/// The codes that a server answers with which is well but has too much to do: `RESOURCE_EXHAUSTED` and `UNAVAILABLE`.
+const REFUSALS: [i32; 2] = [8, 14];
+const DEADLINE_EXCEEDED: i32 = 4;
 
 /// One HTTP/2 connection.
 pub(super) struct Connection {
@@ -189,6 +189,7 @@ impl Status {
         let said = format!("status {}: {}", self.code, self.message);
         match self.code {
             0 => Answer::Success,
+            DEADLINE_EXCEEDED => Answer::Expired(said),
             code if REFUSALS.contains(&code) => Answer::Refused(said),
             _ => Answer::Failed(said),
         }

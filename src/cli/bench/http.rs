@@ -33,7 +33,8 @@ impl Connection {
         let (status, _) = self.exchange(request).await?;
         Ok(match status.as_u16() {
             200..=299 => Answer::Success,
-            code @ (429 | 503 | 504) => Answer::Refused(format!("status {code}")),
+            code @ (429 | 503) => Answer::Refused(format!("status {code}")),
+            code @ 504 => Answer::Expired(format!("status {code}")),
             code => Answer::Failed(format!("status {code}")),
         })
     }

@@ -4,6 +4,7 @@ mod closed;
 mod floor;
 mod grpc;
 mod http;
+mod open;
 mod process;
 mod report;
 mod requests;
@@ -19,7 +20,7 @@ use clap::Args;
 
 use self::closed::Load;
 use self::process::Usage;
-use self::report::{Format, Measurement, Report};
+use self::report::{Format, Measurement, Offered, Report};
 use self::requests::{Common, Payload, Requests, TensorForm};
 use self::target::Target;
 use crate::engine::Runtime;
@@ -61,6 +62,11 @@ pub(super) struct BenchArgs {
     /// other
     #[arg(long, default_value = "1,8,32", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
     concurrency: Vec<u32>,
+
+    /// Requests a second, Poisson distributed and sent whether or not the server keeps up (an open loop), instead of
+    /// --concurrency; latencies count from when a request was due. Several numbers are measured one after the other
+    #[arg(long, value_delimiter = ',', value_name = "PER_SECOND", conflicts_with_all = ["concurrency", "stream", "requests", "floor"])]
+    rate: Vec<f64>,
 
     /// How long to measure each, in seconds
     #[arg(long, default_value_t = 10.0)]
@@ -107,12 +113,14 @@ enum Until {
     Requests(u64),
 }
 
-/// Runs the measurements and prints the report; returns whether no request failed.
+/// Runs the measurements and prints the report; returns whether no request failed. A refusal is no failure, unless nothing else
+/// came.
 ///
 /// # Errors
 /// When a picture cannot be read, the address is malformed, the server cannot be reached, or `--pid` names no process.
 pub(super) async fn run(args: &BenchArgs) -> Result<bool> {
     ensure!(args.duration_s > 0.0 && args.warmup_s >= 0.0, "durations cannot be negative, nor the measurement's zero");
+    ensure!(args.rate.iter().all(|rate| rate.is_finite() && *rate > 0.0), "--rate must be a number above 0");
     let pictures: Arc<[Bytes]> = args
         .image
         .iter()
@@ -130,7 +138,7 @@ pub(super) async fn run(args: &BenchArgs) -> Result<bool> {
     };
     let report = Report { subject: &subject, measurements: &measurements };
     report.print(args.format)?;
-    Ok(measurements.iter().all(|measurement| measurement.errors.is_empty()))
+    Ok(measurements.iter().all(Measurement::is_success))
 }
 
 fn measure_floor(args: &BenchArgs, model: &str, pictures: &Arc<[Bytes]>, until: Until) -> Result<Vec<Measurement>> {
@@ -154,7 +162,12 @@ async fn measure_server(args: &BenchArgs, pictures: &[Bytes], until: Until) -> R
     };
     let requests = Arc::new(Requests::prepare(&target, payload, common).await?);
     let mut measurements = Vec::new();
-    for &concurrency in &args.concurrency {
+    for &rate in &args.rate {
+        let (warmup, duration) = (Duration::from_secs_f64(args.warmup_s), Duration::from_secs_f64(args.duration_s));
+        measurements.push(open::run(&target, &requests, open::Load { rate, warmup, duration, pid: args.pid }).await?);
+    }
+    let concurrencies = if args.rate.is_empty() { args.concurrency.as_slice() } else { &[] };
+    for &concurrency in concurrencies {
         let load = Load { concurrency, is_stream: args.stream };
         if args.warmup_s > 0.0 {
             closed::run(&target, &requests, load, Until::Elapsed(Duration::from_secs_f64(args.warmup_s))).await?;
@@ -164,9 +177,7 @@ async fn measure_server(args: &BenchArgs, pictures: &[Bytes], until: Until) -> R
         let mut measurement = closed::run(&target, &requests, load, until).await?;
         measurement.elapsed = started.elapsed();
         if let (Some(pid), Some(before)) = (args.pid, before) {
-            let after = Usage::of(pid)?;
-            measurement.server_cpu = Some(after.cpu.saturating_sub(before.cpu));
-            measurement.server_rss_bytes = Some(after.rss_bytes);
+            measurement.note_usage(before, Usage::of(pid)?);
         }
         measurements.push(measurement);
     }
@@ -175,11 +186,11 @@ async fn measure_server(args: &BenchArgs, pictures: &[Bytes], until: Until) -> R
 
 /// What all connections, or threads, saw together.
 fn merge_workers(concurrency: u32, workers: impl IntoIterator<Item = Result<Measurement>>) -> Result<Measurement> {
-    let mut measurement = Measurement::new(concurrency);
+    let mut measurement = Measurement::new(Offered::Concurrency(concurrency));
     for worker in workers {
         measurement.merge(worker?);
     }
-    if measurement.latencies.is_empty() && measurement.errors.is_empty() {
+    if measurement.is_empty() {
         bail!("nothing was answered in the time given: measure longer");
     }
     Ok(measurement)

@@ -1,5 +1,7 @@
 //! What a load sends: requests that are put together once, before anything is measured.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use clap::ValueEnum;
@@ -37,6 +39,8 @@ pub(super) enum Answer {
     Success,
     /// The server has too much to do, and said so.
     Refused(String),
+    /// The server said that the request's deadline has passed.
+    Expired(String),
     /// Anything else.
     Failed(String),
 }
@@ -63,6 +67,7 @@ pub(super) struct Common<'a> {
 #[derive(Debug)]
 pub(super) struct Requests {
     path: String,
+    timeout: Option<Duration>,
     headers: HeaderMap,
     bodies: Bodies,
 }
@@ -83,7 +88,8 @@ impl Requests {
         if let Some(key) = common.key {
             headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {key}"))?);
         }
-        let mut requests = Self { path: String::new(), headers, bodies: Bodies::Whole(Vec::new()) };
+        let timeout = common.timeout_ms.map(Duration::from_millis);
+        let mut requests = Self { path: String::new(), timeout, headers, bodies: Bodies::Whole(Vec::new()) };
         match (target.protocol, payload) {
             (Protocol::Http, _) if common.is_stream => bail!("--stream is gRPC's: write grpc://… in --url"),
             (Protocol::Http, Payload::Pictures(pictures)) => requests.http_pictures(target, pictures, common)?,
@@ -199,6 +205,11 @@ impl Requests {
     /// The path over HTTP, or the method.
     pub(super) fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The timeout that every request brings.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// What every request carries beside the protocol's own headers.

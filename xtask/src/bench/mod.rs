@@ -4,6 +4,7 @@
 //! that is its own cost. The machine may be busy with other things, so floor and server take turns, and what counts is their
 //! ratio.
 
+mod overload;
 mod protocols;
 mod server;
 mod table;
@@ -46,12 +47,23 @@ enum Part {
     Floor,
     /// The protocols beside each other.
     Protocols,
+    /// More load than the server can take.
+    Overload,
     /// Resident memory.
     Memory,
 }
 
-/// Measures and prints Markdown tables. `arguments`: the parts to measure (`floor`, `protocols`, `memory`; all where none is
-/// named), and `--seconds S` for each measurement.
+impl Part {
+    const ALL: [(&str, Self); 4] = [
+        ("floor", Self::Floor),
+        ("protocols", Self::Protocols),
+        ("overload", Self::Overload),
+        ("memory", Self::Memory),
+    ];
+}
+
+/// Measures and prints Markdown tables. `arguments`: the parts to measure (`floor`, `protocols`, `overload`,
+/// `memory`; all where none is named), and `--seconds S` for each measurement.
 ///
 /// # Errors
 /// When the set-up fails, or a measurement does.
@@ -66,6 +78,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
         match part {
             Part::Floor => bench.measure_models(&pictures)?,
             Part::Protocols => protocols::measure(&bench, &pictures[0].1)?,
+            Part::Overload => overload::measure(&bench, &pictures[0].1)?,
             Part::Memory => bench.measure_memory(&pictures[0].1)?,
         }
     }
@@ -76,20 +89,17 @@ fn parse(arguments: &[String]) -> Result<(Vec<Part>, f64)> {
     let (mut parts, mut seconds) = (Vec::new(), DEFAULT_SECONDS);
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "floor" => parts.push(Part::Floor),
-            "protocols" => parts.push(Part::Protocols),
-            "memory" => parts.push(Part::Memory),
-            "--seconds" => {
-                seconds = arguments.next().and_then(|text| text.parse().ok()).context("--seconds takes a number")?;
-            }
-            other => {
-                bail!("`cargo xtask bench` measures floor, protocols and memory, and takes --seconds S; not {other}")
-            }
+        if argument == "--seconds" {
+            seconds = arguments.next().and_then(|text| text.parse().ok()).context("--seconds takes a number")?;
+        } else if let Some((_, part)) = Part::ALL.iter().find(|(name, _)| name == argument) {
+            parts.push(*part);
+        } else {
+            let names = Part::ALL.map(|(name, _)| name).join(", ");
+            bail!("`cargo xtask bench` measures {names}, and takes --seconds S; not {argument}");
         }
     }
     if parts.is_empty() {
-        parts = vec![Part::Floor, Part::Protocols, Part::Memory];
+        parts = Part::ALL.map(|(_, part)| part).to_vec();
     }
     Ok((parts, seconds))
 }
@@ -213,7 +223,7 @@ mod tests {
     #[test]
     fn parts_and_seconds_come_in_any_order() {
         let parse = |line: &str| parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-        assert_eq!(parse("").unwrap(), (vec![Part::Floor, Part::Protocols, Part::Memory], DEFAULT_SECONDS));
+        assert_eq!(parse("").unwrap(), (Part::ALL.map(|(_, part)| part).to_vec(), DEFAULT_SECONDS));
         assert_eq!(parse("memory --seconds 2.5 floor").unwrap(), (vec![Part::Memory, Part::Floor], 2.5));
         for line in ["--seconds", "--seconds soon", "everything"] {
             assert!(parse(line).is_err(), "{line}");

@@ -44,7 +44,7 @@ fn front_end(bench: &Bench) -> Result<()> {
     for _ in 0..ROUNDS {
         for ((_, way), measured) in ways.iter().zip(&mut measured) {
             let row = server.load_once(*way, 8, bench.seconds)?;
-            measured.push((row.cpu_ms_per_image * 1e3, row.images_per_s, row.errors));
+            measured.push((row.cpu_ms_per_image * 1e3, row.images_per_s, row.errors + row.refused + row.expired));
         }
     }
     server.stop()?;
@@ -93,7 +93,7 @@ fn streams(bench: &Bench, picture: &Path) -> Result<()> {
             rate(index) / rate(0),
             median(rows.iter().map(|row| row.cpu_ms_per_image)),
             median(rows.iter().map(|row| row.p99_ms)),
-            rows.iter().map(|row| row.errors).sum::<f64>(),
+            rows.iter().map(|row| row.errors + row.refused + row.expired).sum::<f64>(),
         );
     }
     let ratio = rate(1) / rate(0);
@@ -104,7 +104,7 @@ fn streams(bench: &Bench, picture: &Path) -> Result<()> {
     Ok(())
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -69,6 +69,14 @@ impl Server {
         self.load(way, &[concurrency], seconds)?.into_iter().next().context("the load has no measurement")
     }
 
+    /// The row for so many requests a second, each with this timeout, whether or not the server keeps up.
+    pub(super) fn offer(&self, picture: &Path, rate: f64, timeout_ms: u64, seconds: f64) -> Result<Row> {
+        let mut bench = self.bench(Way::http(picture));
+        bench.args(["--rate", &rate.to_string(), "--timeout-ms", &timeout_ms.to_string()]);
+        bench.args(["--duration-s", &seconds.to_string()]);
+        table::parse(&quiet_output(&mut bench)?)?.into_iter().next().context("the load has no measurement")
+    }
+
     /// Sends so many requests over 8 connections.
     pub(super) fn requests(&self, picture: &Path, requests: u64) -> Result<Row> {
         let mut bench = self.bench(Way::http(picture));
@@ -151,7 +159,12 @@ impl Drop for Server {
 
 /// What the command prints, which must succeed.
 pub(super) fn output(command: &mut Command) -> Result<String> {
-    let output = process::capture(command.stderr(Stdio::inherit()))?;
+    quiet_output(command.stderr(Stdio::inherit()))
+}
+
+/// The same without what it says on stderr: how often it was refused, where that is meant to happen.
+fn quiet_output(command: &mut Command) -> Result<String> {
+    let output = process::capture(command)?;
     if !output.status.success() {
         bail!("`{}` failed ({})", process::line(command), output.status);
     }

@@ -7,10 +7,15 @@ use anyhow::{Context, Result};
 /// One measurement.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
+    /// Requests on their way at once; 0 in an open loop.
     pub(super) concurrency: f64,
     pub(super) images_per_s: f64,
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
+    pub(super) refused: f64,
+    /// 0 where none was.
+    pub(super) refused_p99_ms: f64,
+    pub(super) expired: f64,
     pub(super) errors: f64,
     pub(super) cpu_ms_per_image: f64,
     pub(super) rss_mib: f64,
@@ -25,6 +30,9 @@ impl Row {
             images_per_s: mean(|row| row.images_per_s),
             p50_ms: mean(|row| row.p50_ms),
             p99_ms: mean(|row| row.p99_ms),
+            refused: a.refused + b.refused,
+            refused_p99_ms: mean(|row| row.refused_p99_ms),
+            expired: a.expired + b.expired,
             errors: a.errors + b.errors,
             cpu_ms_per_image: mean(|row| row.cpu_ms_per_image),
             rss_mib: mean(|row| row.rss_mib),
@@ -39,16 +47,27 @@ pub(super) fn parse(csv: &str) -> Result<Vec<Row>> {
     lines
         .map(|line| {
             let values: Vec<&str> = line.split(',').collect();
-            let value = |name: &str| {
+            let cell = |name: &str| {
                 let at = names.iter().position(|other| *other == name);
-                at.and_then(|at| values.get(at)?.parse::<f64>().ok())
-                    .with_context(|| format!("the report has no {name}: {line}"))
+                at.and_then(|at| values.get(at).copied()).with_context(|| format!("the report has no {name}: {line}"))
+            };
+            let number = |name: &str, text: &str| {
+                text.parse::<f64>().with_context(|| format!("the report's {name} is no number: {line}"))
+            };
+            let value = |name: &str| number(name, cell(name)?);
+            // What does not apply is empty.
+            let value_or_0 = |name: &str| match cell(name)? {
+                "" => Ok(0.0),
+                text => number(name, text),
             };
             Ok(Row {
-                concurrency: value("concurrency")?,
+                concurrency: value_or_0("concurrency")?,
                 images_per_s: value("images_per_s")?,
                 p50_ms: value("p50_ms")?,
                 p99_ms: value("p99_ms")?,
+                refused: value("refused")?,
+                refused_p99_ms: value_or_0("refused_p99_ms")?,
+                expired: value("expired")?,
                 errors: value("errors")?,
                 cpu_ms_per_image: value("cpu_ms_per_image")?,
                 rss_mib: value("rss_mib")?,
@@ -106,7 +125,7 @@ impl fmt::Display for Table {
                 row.cpu_ms_per_image,
                 row.cpu_ms_per_image / self.floor.cpu_ms_per_image,
                 row.rss_mib,
-                row.errors,
+                row.errors + row.refused + row.expired,
             )?;
         }
         Ok(())
@@ -117,14 +136,16 @@ impl fmt::Display for Table {
 mod tests {
     use super::*;
 
-    const CSV: &str = "concurrency,images,images_per_s,p50_ms,p90_ms,p99_ms,max_ms,errors,cpu_ms_per_image,rss_mib\n\
-                       8,100,10.0,1.0,2.0,3.0,4.0,0,5.5,100.0\n";
+    const CSV: &str = "concurrency,rate_per_s,images_per_s,p50_ms,p99_ms,refused,refused_p99_ms,expired,errors,\
+                       cpu_ms_per_image,rss_mib\n\
+                       8,,10.0,1.0,3.0,2,,1,0,5.5,100.0\n";
 
     #[test]
     fn rows_are_read_by_name() {
         let rows = parse(CSV).unwrap();
         assert_eq!(rows.len(), 1);
         assert!((rows[0].p99_ms - 3.0).abs() < f64::EPSILON);
+        assert!(rows[0].refused_p99_ms.abs() < f64::EPSILON);
         assert!(parse("").is_err());
         assert!(parse("concurrency,images_per_s\n8,10\n").is_err());
         assert!(parse(&CSV.replace("5.5", "")).is_err());
