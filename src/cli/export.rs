@@ -102,8 +102,7 @@ pub(super) fn export(architecture: &Architecture, weights: &Weights, recipe: &Re
 
 /// The folder of the model whose version's folder `output` is in. What the server would not find there is refused.
 fn model_folder(output: &Path) -> Result<&Path> {
-    let is_version =
-        |folder: &&Path| folder.file_name().and_then(|name| parse_version(name.to_str()?)).is_some();
+    let is_version = |folder: &&Path| folder.file_name().and_then(|name| parse_version(name.to_str()?)).is_some();
     let version = output.parent().filter(|_| output.ends_with(MODEL_FILE)).filter(is_version);
     version
         .and_then(Path::parent)
