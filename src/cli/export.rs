@@ -125,9 +125,10 @@ fn labels(classes: usize, untrained: bool, given: Option<&Path>, existing: &Path
     let mut labels = read_labels(path)?;
     ensure!(
         labels.len() == classes,
-        "{} has {} labels, and the weights have {classes} classes",
+        "{} has {} labels, and the weights have {classes} classes{}",
         path.display(),
-        labels.len()
+        labels.len(),
+        if given.is_some() { "" } else { ": give theirs with --labels, or remove it" }
     );
     let mut changed = given.is_some();
     for label in &mut labels {
@@ -311,8 +312,8 @@ mod tests {
         folder.write(LABELS_FILE, "tench (untrained)\ngoldfish (untrained)\n");
         assert_eq!(after(2, false).unwrap(), ["tench", "goldfish"]);
         assert_eq!(after(2, true), None);
-        let error = labels(3, false, None, &path).unwrap_err();
-        assert_eq!(error.to_string(), format!("{} has 2 labels, and the weights have 3 classes", path.display()));
+        let error = labels(3, false, None, &path).unwrap_err().to_string();
+        assert!(error.contains("labels.txt has 2 labels, and the weights have 3 classes: give theirs with"), "{error}");
     }
 
     #[test]
