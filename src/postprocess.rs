@@ -88,14 +88,37 @@ pub fn logits(row: &[f32], scores: Scores) -> Result<Vec<f64>> {
 /// # Errors
 /// As [`classify`].
 pub fn average<'r>(rows: impl Iterator<Item = &'r [f32]>, scores: Scores) -> Result<Vec<f32>> {
-    let rows = rows.map(|row| Ok((1.0, probabilities(row, scores)?))).collect::<Result<Vec<_>>>()?;
-    let mut averaged = mean(rows.into_iter());
-    if scores == Scores::Logits {
-        for probability in &mut averaged {
-            *probability = probability.ln();
+    match scores {
+        Scores::Probabilities => {
+            let rows = rows.map(|row| Ok((1.0, probabilities(row, scores)?))).collect::<Result<Vec<_>>>()?;
+            Ok(mean(rows.into_iter()))
+        }
+        Scores::Logits => {
+            let rows = rows.map(log_probabilities).collect::<Result<Vec<_>>>()?;
+            let classes = rows.first().map_or(0, Vec::len);
+            Ok((0..classes).map(|class| log_mean(rows.iter().map(|row| row[class])) as f32).collect())
         }
     }
-    Ok(averaged)
+}
+
+/// The logarithms of the probabilities of a row of logits. They tell classes apart whose probabilities are too small for any
+/// number but 0.
+fn log_probabilities(row: &[f32]) -> Result<Vec<f64>> {
+    classify(row, Scores::Logits, 1)?;
+    let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let below = |&score: &f32| if score.is_nan() { f64::NEG_INFINITY } else { f64::from(score) - f64::from(highest) };
+    let sum = row.iter().map(|score| below(score).exp()).sum::<f64>().ln();
+    Ok(row.iter().map(|score| below(score) - sum).collect())
+}
+
+/// The logarithm of the mean of the numbers that have these logarithms.
+fn log_mean(logarithms: impl ExactSizeIterator<Item = f64> + Clone) -> f64 {
+    let count = logarithms.len() as f64;
+    let highest = logarithms.clone().fold(f64::NEG_INFINITY, f64::max);
+    if highest == f64::NEG_INFINITY {
+        return highest;
+    }
+    highest + (logarithms.map(|logarithm| (logarithm - highest).exp()).sum::<f64>() / count).ln()
 }
 
 /// The mean of several rows of one length, number by number, by their weights; empty without rows.
@@ -187,6 +210,13 @@ mod tests {
         let rows = [[0.25, 0.75], [0.5, 0.5]];
         let averaged = average(rows.iter().map(<[f32; 2]>::as_slice), Scores::Probabilities).unwrap();
         assert_eq!(averaged, [0.375, 0.625]);
+        // The second class's probabilities, e^-2000 and e^-1000, are no numbers; the logarithm of their mean is -1000 - ln 2.
+        let rows = [[0.0, -2000.0], [1000.0, 0.0]];
+        let logits = average(rows.iter().map(<[f32; 2]>::as_slice), Scores::Logits).unwrap();
+        assert_eq!(logits, [0.0, -1000.0 - 2f32.ln()]);
+        let impossible = [[0.0, f32::NEG_INFINITY, f32::NAN]; 2];
+        let logits = average(impossible.iter().map(<[f32; 3]>::as_slice), Scores::Logits).unwrap();
+        assert_eq!(logits, [0.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
         let broken = [[f32::NAN, f32::NAN]];
         assert!(average(broken.iter().map(<[f32; 2]>::as_slice), Scores::Logits).is_err());
     }

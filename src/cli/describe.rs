@@ -60,14 +60,14 @@ fn table(description: &Description) -> String {
     rows.extend(description.layers.iter().map(|layer| {
         let shape = layer.output_shape.as_deref().map_or("?".to_owned(), shape);
         let costs = [layer.parameters, layer.macs, layer.activation_bytes].map(grouped);
-        [vec![layer.name.clone(), layer.operator.clone(), shape], costs.to_vec()].concat()
+        [vec![printable(&layer.name), printable(&layer.operator), shape], costs.to_vec()].concat()
     }));
     let totals = [description.parameters, description.macs, description.activation_bytes].map(grouped);
     rows.push([vec!["total".to_owned(), String::new(), String::new()], totals.to_vec()].concat());
 
-    let width = |column: usize| rows.iter().map(|row: &Vec<String>| row[column].len()).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().map(|row: &Vec<String>| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..6).map(width).collect();
-    let mut text = format!("{}, input {}\n\n", description.name, shape(&description.input_shape));
+    let mut text = format!("{}, input {}\n\n", printable(&description.name), shape(&description.input_shape));
     for row in &rows {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
             // Names to the left, numbers to the right.
@@ -78,10 +78,15 @@ fn table(description: &Description) -> String {
     }
     for operator in &description.not_inferred {
         text += "\nThe output shape of ";
-        text += operator;
+        text += &printable(operator);
         text += " cannot be inferred: what depends on it is not counted.\n";
     }
     text
+}
+
+/// A name out of a file, without what would tell a terminal to do something.
+fn printable(name: &str) -> String {
+    name.chars().map(|character| if character.is_control() { char::REPLACEMENT_CHARACTER } else { character }).collect()
 }
 
 /// `64x112x112`.
@@ -122,6 +127,19 @@ mod tests {
         let error = describe("absent.onnx", false).unwrap_err().to_string();
         assert!(error.starts_with("there is no architecture absent.onnx"), "{error}");
         assert!(error.ends_with("nor is there a file absent.onnx"), "{error}");
+    }
+
+    #[test]
+    fn a_file_cannot_command_the_terminal() {
+        let mut description = describe("alexnet", false).unwrap();
+        description.layers.truncate(1);
+        description.layers[0].name = "é\x1b[2J\nfake".to_owned();
+        description.name = "\x1b]0;title\x07".to_owned();
+        description.not_inferred = vec!["Odd\r (node)".to_owned()];
+        let text = table(&description);
+        assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");
+        let columns: Vec<_> = text.lines().skip(2).take(2).map(|line| line.chars().count()).collect();
+        assert_eq!(columns[0], columns[1], "{text}");
     }
 
     #[test]

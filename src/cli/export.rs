@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::onnx;
-use crate::repository::layout::{CONFIG_FILE, LABELS_FILE, MODEL_FILE};
+use crate::repository::layout::{CONFIG_FILE, LABELS_FILE, MODEL_FILE, parse_version};
 use crate::zoo::weights::{Origin, Weights};
 use crate::zoo::{Architecture, OnnxOptions, Recipe};
 
@@ -75,16 +75,8 @@ pub(super) fn export(architecture: &Architecture, weights: &Weights, recipe: &Re
         None => ["models", architecture.name, "1", MODEL_FILE].iter().collect(),
     };
     let folder = model_folder(&output)?;
-    let classes = architecture.classes(weights);
-    let mut labels = target.labels.as_deref().map(read_labels).transpose()?;
-    if let Some(labels) = &labels {
-        ensure!(labels.len() == classes, "there are {} labels, and the weights have {classes} classes", labels.len());
-    }
-    if weights.is_untrained() {
-        // Whoever sees an answer of such a model must not take it for one.
-        let names = labels.unwrap_or_else(|| (0..classes).map(|class| format!("class {class}")).collect());
-        labels = Some(names.into_iter().map(|name| format!("{name} (untrained)")).collect());
-    }
+    let labels_path = folder.join(LABELS_FILE);
+    let labels = labels(architecture.classes(weights), weights.is_untrained(), target.labels.as_deref(), &labels_path)?;
 
     let options =
         OnnxOptions { side_branches: target.aux, keep_batch_norm: target.keep_batch_norm, opset: target.opset };
@@ -92,7 +84,6 @@ pub(super) fn export(architecture: &Architecture, weights: &Weights, recipe: &Re
     write_atomically(&output, |file| onnx::write_model(model, file))?;
     println!("{}: {}, weights from {}", output.display(), architecture.title, weights.origin());
 
-    let labels_path = folder.join(LABELS_FILE);
     if let Some(labels) = &labels {
         write_atomically(&labels_path, |file| labels.iter().try_for_each(|label| writeln!(file, "{label}")))?;
         println!("{}: {} labels", labels_path.display(), labels.len());
@@ -109,15 +100,46 @@ pub(super) fn export(architecture: &Architecture, weights: &Weights, recipe: &Re
     Ok(())
 }
 
-/// The folder of the model whose version's folder `output` is in.
+/// The folder of the model whose version's folder `output` is in. What the server would not find there is refused.
 fn model_folder(output: &Path) -> Result<&Path> {
-    let version = output.parent().filter(|folder| {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit())
-    });
+    let is_version = |folder: &&Path| folder.file_name().and_then(|name| parse_version(name.to_str()?)).is_some();
+    let version = output.parent().filter(|_| output.ends_with(MODEL_FILE)).filter(is_version);
     version
         .and_then(Path::parent)
         .with_context(|| format!("{} does not end in VERSION/model.onnx, where VERSION is a number", output.display()))
+}
+
+/// What marks the labels of untrained weights: whoever sees an answer of such a model must not take it for one.
+const UNTRAINED: &str = " (untrained)";
+
+/// The labels to be written to `existing`, `None` where that stays as it is: the `given` ones, else those that are there, with
+/// the mark of untrained weights or without.
+///
+/// # Errors
+/// When there are not as many as `classes`.
+fn labels(classes: usize, untrained: bool, given: Option<&Path>, existing: &Path) -> Result<Option<Vec<String>>> {
+    let path = given.or_else(|| existing.exists().then_some(existing));
+    let Some(path) = path else {
+        return Ok(untrained.then(|| (0..classes).map(|class| format!("class {class}{UNTRAINED}")).collect()));
+    };
+    let mut labels = read_labels(path)?;
+    ensure!(
+        labels.len() == classes,
+        "{} has {} labels, and the weights have {classes} classes{}",
+        path.display(),
+        labels.len(),
+        if given.is_some() { "" } else { ": give theirs with --labels, or remove it" }
+    );
+    let mut changed = given.is_some();
+    for label in &mut labels {
+        match label.strip_suffix(UNTRAINED) {
+            Some(name) if !untrained => *label = name.to_owned(),
+            None if untrained => label.push_str(UNTRAINED),
+            _ => continue,
+        }
+        changed = true;
+    }
+    Ok(changed.then_some(labels))
 }
 
 fn config(architecture: &Architecture, recipe: &Recipe, has_labels: bool) -> Result<String> {
@@ -251,7 +273,7 @@ mod tests {
         folder.export(&[]).unwrap();
         assert_eq!(folder.read("model/config.toml"), "# mine");
         folder.export(&["--force"]).unwrap();
-        assert!(folder.read("model/labels.txt").ends_with("\nclass 999 (untrained)\n"));
+        assert_eq!(folder.read("model/labels.txt"), labels.replace("class", "class (untrained)"));
         assert!(folder.read("model/config.toml").contains("labels = \"labels.txt\""));
     }
 
@@ -272,14 +294,36 @@ mod tests {
         let folder = Folder::new("labels");
         let labels_path = folder.write("names.txt", "tench\ngoldfish\n");
         let error = folder.export(&["--labels", &labels_path]).unwrap_err();
-        assert_eq!(error.to_string(), "there are 2 labels, and the weights have 1000 classes");
+        assert_eq!(error.to_string(), format!("{labels_path} has 2 labels, and the weights have 1000 classes"));
         assert!(!folder.0.join("model").exists());
+    }
+
+    #[test]
+    fn labels_that_are_there_are_kept_and_marked_as_the_weights_are() {
+        let folder = Folder::new("marks");
+        let path = folder.0.join(LABELS_FILE);
+        let after = |classes, untrained| labels(classes, untrained, None, &path).unwrap();
+        assert_eq!(after(2, false), None);
+        assert_eq!(after(2, true).unwrap(), ["class 0 (untrained)", "class 1 (untrained)"]);
+        folder.write(LABELS_FILE, "tench\ngoldfish\n");
+        assert_eq!(after(2, false), None, "nothing is to be written");
+        assert_eq!(after(2, true).unwrap(), ["tench (untrained)", "goldfish (untrained)"]);
+        // Real weights must not inherit the mark of those that were there before, nor their number of classes.
+        folder.write(LABELS_FILE, "tench (untrained)\ngoldfish (untrained)\n");
+        assert_eq!(after(2, false).unwrap(), ["tench", "goldfish"]);
+        assert_eq!(after(2, true), None);
+        let error = labels(3, false, None, &path).unwrap_err().to_string();
+        assert!(error.contains("labels.txt has 2 labels, and the weights have 3 classes: give theirs with"), "{error}");
     }
 
     #[test]
     fn the_output_must_lie_in_a_versions_folder() {
         assert_eq!(model_folder(Path::new("models/a/12/model.onnx")).unwrap(), Path::new("models/a"));
         for output in ["model.onnx", "models/a/model.onnx", "models/a/v1/model.onnx", ""] {
+            assert!(model_folder(Path::new(output)).is_err(), "{output}");
+        }
+        // The server would not find these.
+        for output in ["models/a/1/resnet.onnx", "models/a/01/model.onnx", "models/a/99999999999999999999/model.onnx"] {
             assert!(model_folder(Path::new(output)).is_err(), "{output}");
         }
     }

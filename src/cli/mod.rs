@@ -13,7 +13,7 @@ mod pull;
 mod serve;
 
 use std::future::Future;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -47,8 +47,8 @@ pub fn main() -> ExitCode {
         Command::Classify(args) => block_on(classify::run(&args)),
         Command::Export(args) => export::run(&args).map(|()| true),
         Command::Pull(args) => pull::run(&args).map(|()| true),
-        Command::List(args) => list::run(&args).map(|()| true),
-        Command::Describe(args) => describe::run(&args).map(|()| true),
+        Command::List(args) => until_closed(list::run(&args)).map(|()| true),
+        Command::Describe(args) => until_closed(describe::run(&args)).map(|()| true),
         Command::Bench(args) => block_on(bench::run(&args)),
         Command::HashKey(args) => hash_key::run(&args).map(|()| true),
     };
@@ -58,10 +58,21 @@ pub fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             // There is nobody left to tell when standard error is closed.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever reads a long table may stop before its end, as `head` does. That is no failure.
+fn until_closed(result: Result<()>) -> Result<()> {
+    let Err(error) = result else { return Ok(()) };
+    let kind = match (error.downcast_ref::<io::Error>(), error.downcast_ref::<serde_json::Error>()) {
+        (Some(error), _) => Some(error.kind()),
+        (_, Some(error)) => error.io_error_kind(),
+        _ => None,
+    };
+    if kind == Some(io::ErrorKind::BrokenPipe) { Ok(()) } else { Err(error) }
 }
 
 fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
@@ -70,4 +81,18 @@ fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("the asynchronous runtime does not start")?;
     runtime.block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure() {
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(until_closed(Err(broken().into())).is_ok());
+        assert!(until_closed(Err(serde_json::Error::io(broken()).into())).is_ok());
+        assert!(until_closed(Err(io::Error::from(io::ErrorKind::StorageFull).into())).is_err());
+        assert!(until_closed(Err(anyhow::anyhow!("there is no such network"))).is_err());
+    }
 }

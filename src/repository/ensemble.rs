@@ -4,6 +4,7 @@
 //! can answer follows from them, so it is put together anew for each request out of the members that are ready then. That pins
 //! their versions for as long as the request lives, and follows a member that is loaded again.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +104,9 @@ fn one() -> f64 {
     1.0
 }
 
+/// The weights that a member can have. Their sums and products are far from where floating-point numbers end.
+const WEIGHTS: RangeInclusive<f64> = 1e-6..=1e6;
+
 /// The `[batching]` table of an ensemble: the queues are the members'.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -131,8 +135,8 @@ impl EnsembleConfig {
         if self.members.is_empty() {
             return Err("members: names no model".to_owned());
         }
-        if self.members.iter().any(|member| !(member.weight() > 0.0 && member.weight().is_finite())) {
-            return Err("members: a weight must be a finite number above 0".to_owned());
+        if self.members.iter().any(|member| !WEIGHTS.contains(&member.weight())) {
+            return Err(format!("members: a weight must be from {} to {}", WEIGHTS.start(), WEIGHTS.end()));
         }
         if self.batching.default_priority == Some(0) {
             return Err("batching.default_priority: must be at least 1, the most urgent".to_owned());
@@ -205,7 +209,7 @@ impl Definition {
             })
         });
         let models = models.collect::<Result<Vec<_>>>().map_err(|error| in_config(error.message().to_owned()))?;
-        let mut members = Vec::with_capacity(models.len());
+        let mut members: Vec<Member> = Vec::with_capacity(models.len());
         let mut class_count = None;
         for ((model, graph), config) in models.iter().zip(&self.config.members) {
             let name = model.name();
@@ -219,7 +223,13 @@ impl Definition {
                 }
                 (found, _) => class_count = found,
             }
-            members.push(Member { name: name.to_owned(), graph: Arc::clone(graph), weight: config.weight() });
+            // A model that is named twice is run once. It would take places beside its own, and might never get as many.
+            match members.iter_mut().find(|member| Arc::ptr_eq(&member.graph, graph)) {
+                Some(member) => member.weight += config.weight(),
+                None => {
+                    members.push(Member { name: name.to_owned(), graph: Arc::clone(graph), weight: config.weight() });
+                }
+            }
         }
         let theirs = models.iter().map(|(model, _)| model.labels()).find(|labels| !labels.is_empty());
         let labels = if self.labels.is_empty() { theirs.unwrap_or_default() } else { &self.labels };
@@ -329,6 +339,9 @@ mod tests {
             ("members = [1]", "members"),
             ("members = [{ name = 'a', weight = 0 }]", "weight"),
             ("members = [{ name = 'a', weight = nan }]", "weight"),
+            ("members = [{ name = 'a', weight = -1 }]", "weight"),
+            ("members = [{ name = 'a', weight = 1e308 }, { name = 'b', weight = 1e308 }]", "weight"),
+            ("members = [{ name = 'a', weight = 5e-324 }]", "weight"),
             ("members = [{ version = 1 }]", "members"),
             (&format!("{members}average = 'medians'"), "average"),
             (&format!("{members}versions = 'all'"), "versions"),

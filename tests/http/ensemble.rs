@@ -46,6 +46,7 @@ async fn server() -> (Server, Repository) {
         ("by-logits", "average = 'logits'\nmembers = ['once', 'thrice', 'dark']"),
         ("waiting", "members = ['once', 'held']"),
         ("crowded", "members = ['once', 'single']"),
+        ("twice", "members = ['single', { name = 'dark', weight = 3 }, { name = 'single', version = 1 }]"),
         ("with-broken", "members = ['once', 'broken']"),
         ("with-none", "members = ['once', 'nobody']"),
         ("with-four", "members = ['once', 'four']"),
@@ -99,6 +100,16 @@ async fn metric(server: &Server, name: &str) -> Option<f64> {
 fn mean(rows: &[(f64, Vec<f64>)]) -> Vec<f64> {
     let weights: f64 = rows.iter().map(|(weight, _)| weight).sum();
     (0..3).map(|class| rows.iter().map(|(weight, row)| weight * row[class]).sum::<f64>() / weights).collect()
+}
+
+#[tokio::test]
+async fn a_member_that_is_named_twice_counts_twice_and_is_run_once() {
+    let (server, _repository) = server().await;
+    let rows = [(2.0, scores(&classify(&server, "single").await)), (3.0, scores(&classify(&server, "dark").await))];
+    // It has one place only.
+    assert_close(&scores(&classify(&server, "twice").await), &mean(&rows));
+    let statistics = get(&server, "/v2/models/single/stats").await.json();
+    assert_eq!(statistics["model_stats"][0]["inference_count"], json!(2));
 }
 
 #[tokio::test]

@@ -159,6 +159,18 @@ fn an_operator_without_a_shape_is_named_and_the_rest_is_counted() {
     assert_eq!(description.macs, 1728 + 320);
 }
 
+#[test]
+fn a_node_that_takes_what_nothing_gives_is_named() {
+    let mut model = exported(&[3, 7, 8]);
+    let node = &mut model.graph.as_mut().unwrap().node[1];
+    node.input[0] = "nothing".to_owned();
+    node.name = "lost".to_owned();
+    let named = format!("{} (lost)", node.op_type);
+    let description = Description::of_model(&model, None).unwrap();
+    assert_eq!(description.not_inferred, [named]);
+    assert_eq!(description.macs, 1728, "what follows is not counted, and that is said");
+}
+
 /// What numbers of a damaged model become.
 const VALUES: [i64; 8] = [0, 1, -1, 2, 1000, i64::MAX, i64::MIN, i64::MAX / 2];
 /// And what operators become.

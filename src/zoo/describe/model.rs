@@ -67,6 +67,8 @@ struct Costs<'a> {
     values: HashMap<&'a str, Value>,
     /// Shapes that the file states.
     stated: HashMap<&'a str, &'a ValueInfoProto>,
+    /// Outputs whose shape cannot be inferred.
+    unknown: HashSet<&'a str>,
     /// Constants whose parameters are counted.
     counted: HashSet<&'a str>,
     input_shape: Vec<usize>,
@@ -84,6 +86,7 @@ impl<'a> Costs<'a> {
         Self {
             values,
             stated: graph.value_info.iter().chain(&graph.output).map(|value| (value.name.as_str(), value)).collect(),
+            unknown: HashSet::new(),
             counted: HashSet::new(),
             input_shape,
             element_bytes: element_bytes(input),
@@ -102,7 +105,9 @@ impl<'a> Costs<'a> {
         let constant = present().all(|name| self.values.get(name.as_str()).is_some_and(|value| value.constant));
         let outputs = inferred.or_else(|| {
             let stated = self.stated(node);
-            if known && stated.is_none() {
+            // What only follows from another node is that one's fault. An input that nothing before gives is this one's.
+            let follows = present().any(|name| self.unknown.contains(name.as_str()));
+            if stated.is_none() && !follows {
                 let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
                 let domain = if standard { String::new() } else { format!("{}.", node.domain) };
                 let name = name.map_or("", String::as_str);
@@ -119,6 +124,7 @@ impl<'a> Costs<'a> {
         if is_layer {
             self.layer(node, outputs.first());
         }
+        self.unknown.extend(node.output.iter().skip(outputs.len()).map(String::as_str));
         for (name, output) in node.output.iter().zip(outputs) {
             self.values.insert(name, output);
         }

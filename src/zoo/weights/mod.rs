@@ -95,7 +95,7 @@ impl Weights {
     /// The first dimension of the tensor `key`, `None` where the weights don't fix it.
     pub(super) fn rows(&self, key: &str) -> Option<usize> {
         match &self.source {
-            Source::Checkpoint(checkpoint) => checkpoint.get(key)?.shape().first().copied(),
+            Source::Checkpoint(checkpoint) => checkpoint.get(key)?.shape().first().copied().filter(|&rows| rows > 0),
             Source::Random(_) => None,
         }
     }
@@ -137,15 +137,24 @@ impl Weights {
     /// The tensor `key` of `shape` in FP32.
     ///
     /// # Errors
-    /// `InvalidArgument` when a checkpoint lacks the tensor, has it in another shape, or with integers in it.
+    /// `InvalidArgument` when a checkpoint lacks the tensor, has it in another shape, or with integers or values in it that no
+    /// trained network has: a network with these would answer nothing but NaN.
     pub(super) fn tensor(&self, key: &str, shape: &[usize]) -> Result<Tensor> {
         match &self.source {
             Source::Random(seed) => Tensor::from_vec(shape.to_vec(), random::values(*seed, key, shape)),
-            Source::Checkpoint(checkpoint) => checkpoint
-                .get(key)
-                .filter(|tensor| tensor.shape() == shape)
-                .ok_or_else(|| Error::invalid(format!("{} has no tensor {key} of shape {shape:?}", self.origin)))?
-                .to_fp32(key),
+            Source::Checkpoint(checkpoint) => {
+                let tensor = checkpoint
+                    .get(key)
+                    .filter(|tensor| tensor.shape() == shape)
+                    .ok_or_else(|| Error::invalid(format!("{} has no tensor {key} of shape {shape:?}", self.origin)))?
+                    .to_fp32(key)?;
+                let allowed = if key.ends_with(".running_var") { 0.0..=f32::MAX } else { f32::MIN..=f32::MAX };
+                let mut values = tensor.bytes().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+                match values.find(|value| !allowed.contains(value)) {
+                    Some(value) => Err(Error::invalid(format!("the tensor {key} of {} holds {value}", self.origin))),
+                    None => Ok(tensor),
+                }
+            }
         }
     }
 }

@@ -99,7 +99,7 @@ fn state_dict(
 ) -> Result<BTreeMap<String, WeightTensor>> {
     let root = pickle.dict(&pickle.root).ok_or_else(|| Error::invalid("the checkpoint holds no state_dict"))?;
     let nested = root.iter().find_map(|(key, value)| match key {
-        Value::Text(key) if NESTED.contains(&&**key) => pickle.dict(value),
+        Value::Text(key) if NESTED.contains(&&**key) => pickle.dict(value).filter(|items| has_tensors(items)),
         _ => None,
     });
     let mut tensors = BTreeMap::new();
@@ -111,6 +111,11 @@ fn state_dict(
         tensors.insert(key.to_string(), tensor);
     }
     Ok(tensors)
+}
+
+/// Whether a dictionary holds weights: some scripts keep the model's options under one of [`NESTED`].
+fn has_tensors(items: &[(Value, Value)]) -> bool {
+    items.iter().any(|(_, value)| matches!(value, Value::Tensor(_)))
 }
 
 /// The tensor that `record` describes, `None` where it lies outside its storage or takes more than `copy_limit`.

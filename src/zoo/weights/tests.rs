@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use serde::Deserialize;
 
 use super::*;
@@ -171,6 +173,39 @@ fn offsets_strides_and_views_are_honoured() {
     assert_eq!(values(&tensor(4, None, 1, &[2], &[2])).unwrap(), [2.0, 4.0]);
     assert_eq!(values(&tensor(4, None, 3, &[1, 1], &[9, 9])).unwrap(), [4.0]);
     assert_eq!(values(&tensor(2, Some([1, 2]), 1, &[1], &[1])).unwrap(), [3.0]);
+}
+
+#[test]
+fn the_weights_are_the_nested_dictionary_that_has_tensors() {
+    // {"model": {}, "state_dict": {"x": …}}: the first holds a script's options.
+    let weights = tensor(4, None, 0, &[4], &[1]);
+    let weights = &weights[2..weights.len() - 1];
+    let object = [&b"\x80\x02}X\x05\x00\x00\x00model}sX\x0a\x00\x00\x00state_dict"[..], weights, b"s."].concat();
+    assert_eq!(values(&object).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+}
+
+#[test]
+fn weights_that_no_trained_network_has_are_refused_by_name() {
+    let one = |key: &str, value: f32| {
+        let bytes = value.to_le_bytes();
+        let view = TensorView::new(Dtype::F32, vec![1], &bytes).unwrap();
+        let file = safetensors::serialize([(key, view)], None).unwrap();
+        Weights::from_checkpoint(Checkpoint::parse(&file.into()).unwrap(), "file.pth").tensor(key, &[1])
+    };
+    for (key, value) in [("bn.weight", -1.0), ("bn.running_var", 0.0), ("fc.bias", f32::MIN)] {
+        assert!(one(key, value).is_ok(), "{key}: {value}");
+    }
+    for (key, value) in [("fc.weight", f32::NAN), ("fc.weight", f32::NEG_INFINITY), ("bn.running_var", -0.5)] {
+        let message = one(key, value).unwrap_err().message().to_owned();
+        assert_eq!(message, format!("the tensor {key} of file.pth holds {value}"));
+    }
+}
+
+#[test]
+fn a_classifier_without_rows_does_not_make_a_network_without_classes() {
+    let file = safetensors::serialize([("fc.weight", TensorView::new(Dtype::F32, vec![0, 4], &[]).unwrap())], None);
+    let weights = Weights::from_checkpoint(Checkpoint::parse(&file.unwrap().into()).unwrap(), "file.pth");
+    assert_eq!(weights.rows("fc.weight"), None);
 }
 
 #[test]
