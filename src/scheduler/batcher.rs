@@ -2,7 +2,7 @@
 //!
 //! Entries wait ordered by priority, then deadline, then arrival. The batcher is work-conserving: with no delay set, whatever
 //! waits is given out at once, up to the largest batch. So that nothing waits for ever behind what is more urgent, every
-//! [`AGED_EVERY`]th batch goes to what is overdue.
+//! fourth batch goes to what is overdue.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

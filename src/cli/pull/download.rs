@@ -15,12 +15,13 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 const BUFFER_BYTES: usize = 1 << 16;
 
-/// Makes `path` the file at `url`, whose SHA-256 begins with the hexadecimal digits `digest`. What was downloaded stays in
+/// Makes `path` the file at `url`, whose SHA-256 begins with the hexadecimal digits `digest` and which has at most `max_bytes`. What was downloaded stays in
 /// `path` with `.part` appended until it is whole.
 ///
 /// # Errors
-/// When the file cannot be downloaded, or is another one. A file that broke off is kept for the next call, a wrong one is not.
-pub(super) fn fetch(url: &str, path: &Path, digest: &str) -> Result<()> {
+/// When the file cannot be downloaded, or is another one. A file that broke off is kept for the next call, a wrong or too large
+/// one is not.
+pub(super) fn fetch(url: &str, path: &Path, digest: &str, max_bytes: u64) -> Result<()> {
     if path.exists() {
         let found = finish(Sha256::new(), &mut File::open(path)?)?;
         ensure!(
@@ -58,7 +59,10 @@ pub(super) fn fetch(url: &str, path: &Path, digest: &str) -> Result<()> {
         }
         status => bail!("{url} answered {status}"),
     };
-    receive(response, part, &mut hash, offset)?;
+    if let Received::TooMuch = receive(response, part, &mut hash, offset, max_bytes)? {
+        fs::remove_file(&part_path)?;
+        bail!("{url} is not what its name says: it has more than {max_bytes} bytes; it was removed");
+    }
     let found = hex(hash);
     if !found.starts_with(digest) {
         fs::remove_file(&part_path)?;
@@ -92,9 +96,24 @@ fn is_other_part(response: &Response<Body>, offset: u64) -> bool {
     response.status() == StatusCode::PARTIAL_CONTENT && start != Some(offset)
 }
 
-/// Appends the body to `part`, of which `offset` bytes are there, and shows how far it is.
-fn receive(response: Response<Body>, part: &mut File, hash: &mut Sha256, offset: u64) -> Result<()> {
-    let total = response.body().content_length().map(|length| offset + length);
+/// What came of a body.
+enum Received {
+    All,
+    TooMuch,
+}
+
+/// Appends the body to `part`, of which `offset` bytes are there, up to `max_bytes`, and shows how far it is.
+fn receive(
+    response: Response<Body>,
+    part: &mut File,
+    hash: &mut Sha256,
+    offset: u64,
+    max_bytes: u64,
+) -> Result<Received> {
+    let total = response.body().content_length().map(|length| offset.saturating_add(length));
+    if total.is_some_and(|total| total > max_bytes) {
+        return Ok(Received::TooMuch);
+    }
     let mut body = response.into_body().into_reader();
     let mut progress = Progress::new(offset, total);
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -107,13 +126,17 @@ fn receive(response: Response<Body>, part: &mut File, hash: &mut Sha256, offset:
                 return Err(error).context(broken_off(progress.bytes, total));
             }
         };
+        if progress.bytes + received.len() as u64 > max_bytes {
+            progress.end();
+            return Ok(Received::TooMuch);
+        }
         part.write_all(received).context("the downloaded file cannot be written")?;
         hash.update(received);
         progress.advance(received.len());
     }
     progress.end();
     ensure!(total.is_none_or(|total| total == progress.bytes), "{}", broken_off(progress.bytes, total));
-    Ok(())
+    Ok(Received::All)
 }
 
 fn broken_off(bytes: u64, total: Option<u64>) -> String {

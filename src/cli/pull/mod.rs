@@ -14,6 +14,9 @@ use crate::zoo::Architecture;
 use crate::zoo::published::{CHECKPOINTS_URL, Published};
 use crate::zoo::weights::{Checkpoint, Weights};
 
+/// No published checkpoint is nearly as large (VGG-19's has 575 MB). It keeps a broken mirror from filling the disk.
+const MAX_BYTES: u64 = 1 << 30;
+
 /// Download torchvision's published weights of an architecture, and export them.
 #[derive(Debug, Args)]
 pub(super) struct PullArgs {
@@ -53,7 +56,7 @@ fn pull(published: &Published, mirror: &str, cache: &Path, target: &Target) -> R
         published.file.zip(published.digest()).with_context(|| format!("{} has no file", published.weights))?;
     let path = cache.join(file);
     let url = format!("{}/{file}", mirror.trim_end_matches('/'));
-    download::fetch(&url, &path, digest)?;
+    download::fetch(&url, &path, digest, MAX_BYTES)?;
     let weights = Weights::from_checkpoint(Checkpoint::read(&path)?, file);
     export::export(architecture, &weights, &published.recipe(), target)
 }

@@ -48,6 +48,8 @@ fn serve(answers: Vec<Answer>) -> (String, Receiver<String>) {
     (address, requests)
 }
 
+const MAX_BYTES: u64 = 1_000_000;
+
 fn content() -> Vec<u8> {
     (0..200_000u32).flat_map(u32::to_le_bytes).collect()
 }
@@ -72,7 +74,7 @@ fn download(folder: &TempDir, answers: Vec<Answer>, digest: &str, results: &[&st
     let (address, requests) = serve(answers);
     let path = folder.path().join("sub/file");
     for &expected in results {
-        match download::fetch(&format!("{address}/file"), &path, digest) {
+        match download::fetch(&format!("{address}/file"), &path, digest, MAX_BYTES) {
             Ok(()) => assert_eq!(expected, ""),
             Err(error) => {
                 let error = format!("{error:#}");
@@ -152,6 +154,16 @@ fn what_has_another_hash_is_removed() {
     // And a file that was damaged later is not used.
     fs::write(folder.path().join("sub/file"), b"short").unwrap();
     download(&folder, vec![], &digest(&content), &["file is damaged: its SHA-256 is"]);
+}
+
+#[test]
+fn what_is_too_large_is_not_kept() {
+    let (folder, content) = (TempDir::new().unwrap(), content());
+    let declared = answer(&format!("200 OK\r\nContent-Length: {}", u64::MAX - 1), b"");
+    let endless = answer("200 OK", &content.repeat(2));
+    let results = ["it has more than 1000000 bytes", "it has more than 1000000 bytes"];
+    download(&folder, vec![declared, endless], &digest(&content), &results);
+    assert!(files(&folder).is_empty());
 }
 
 #[test]

@@ -30,6 +30,9 @@ const IN_ZIP64_32: u64 = 0xffff_ffff;
 pub(super) struct Archive {
     bytes: Bytes,
     entries: BTreeMap<String, Entry>,
+    /// What entries that are not read yet can have at most. Entries that share their bytes would make a small file cost the time
+    /// of a large one.
+    unread: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +57,7 @@ impl Archive {
             entries.insert(name, entry);
             position = next;
         }
-        Ok(Self { bytes: bytes.clone(), entries })
+        Ok(Self { bytes: bytes.clone(), entries, unread: bytes.len() as u64 })
     }
 
     /// The names of all entries.
@@ -62,15 +65,19 @@ impl Archive {
         self.entries.keys().map(String::as_str)
     }
 
-    /// The content of the entry `name`, `None` where there is no such entry.
+    /// The content of the entry `name`, `None` where there is no such entry. To be called once for each.
     ///
     /// # Errors
-    /// `InvalidArgument` when it is compressed, lies outside the archive, or its checksum is wrong.
-    pub(super) fn file(&self, name: &str) -> Result<Option<Bytes>> {
+    /// `InvalidArgument` when it is compressed, lies outside the archive or in another entry, or its checksum is wrong.
+    pub(super) fn file(&mut self, name: &str) -> Result<Option<Bytes>> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         if entry.method != 0 || entry.size != entry.compressed_size {
             return Err(Error::invalid(format!("the archive's entry {name} is compressed, which PyTorch never does")));
         }
+        self.unread = self
+            .unread
+            .checked_sub(entry.size)
+            .ok_or_else(|| Error::invalid(format!("the archive's entry {name} lies in other entries")))?;
         // The local header (4.3.7) repeats the name, and its extra field differs from the directory's.
         let header = record(&self.bytes, entry.header_offset, MAGIC, 30)?;
         let start = entry.header_offset + 30 + u64::from(u16_at(header, 26)) + u64::from(u16_at(header, 28));

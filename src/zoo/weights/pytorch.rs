@@ -19,7 +19,7 @@ const NESTED: [&str; 2] = ["state_dict", "model"];
 
 /// Reads the zip format: `NAME/data.pkl`, and each storage in a file `NAME/data/KEY`.
 pub(super) fn read_archive(bytes: &Bytes) -> Result<BTreeMap<String, WeightTensor>> {
-    let archive = Archive::open(bytes)?;
+    let mut archive = Archive::open(bytes)?;
     let root = archive
         .names()
         .find_map(|name| name.strip_suffix("/data.pkl"))

@@ -28,6 +28,16 @@ fn read(name: &str) -> Bytes {
 }
 
 #[test]
+fn an_archive_gives_no_more_than_it_has() {
+    let bytes = read("plain.pth");
+    let mut archive = archive::Archive::open(&bytes).unwrap();
+    let name = archive.names().find(|name| name.ends_with("/data.pkl")).unwrap().to_owned();
+    let size = archive.file(&name).unwrap().unwrap().len();
+    let error = (1..=bytes.len() / size).find_map(|_| archive.file(&name).err()).unwrap();
+    assert!(error.message().ends_with("lies in other entries"), "{error}");
+}
+
+#[test]
 fn every_format_gives_the_tensors_that_were_saved() {
     let expected: BTreeMap<String, Expected> = serde_json::from_slice(&read("plain.json")).unwrap();
     for file in FILES {
