@@ -363,12 +363,14 @@ async fn run_entry(admission: &Admission, part: &Part, rows: Tensor) -> Result<A
     let deadline = context.deadline(model);
     let submission = Submission { rows, priority: context.priority(model), deadline };
     let answer = part.graph().scheduler().submit(submission)?;
-    match deadline {
+    let answer = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline.into(), answer)
             .await
             .map_err(|_| Error::deadline_exceeded("the request's deadline passed before it was answered"))?,
         None => answer.await,
-    }
+    }?;
+    part.note_answer();
+    Ok(answer)
 }
 
 fn timing(context: &RequestContext, answers: &[Answer], decode: Duration) -> Timing {

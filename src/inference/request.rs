@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{deadline, outcome};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::preprocess::PictureLimits;
 use crate::repository::{GraphModel, Member, Model};
 use crate::scheduler::{Demand, Permit, Preparation};
@@ -101,6 +101,11 @@ impl Part {
         &self.member.graph
     }
 
+    /// Notes that it has been run.
+    pub(super) fn note_answer(&self) {
+        self.permit.note_answer();
+    }
+
     /// Its share of an ensemble's average.
     pub(super) fn weight(&self) -> f64 {
         self.member.weight
@@ -184,6 +189,9 @@ impl Admission {
     }
 
     pub(super) fn finish<T>(mut self, result: &Result<T>) {
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::DeadlineExceeded) {
+            self.parts.iter().for_each(Part::note_answer);
+        }
         self.count(result.as_ref().map_or_else(|error| outcome(error.kind()), |_| Outcome::Success));
     }
 

@@ -3,10 +3,12 @@
 //! Everything here is arithmetic under one short lock. Nothing waits.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::SchedulerOptions;
+use super::calibration::Calibration;
 use super::service_times::ServiceTimes;
 use crate::error::{Error, Result};
 use crate::telemetry::{ModelMetrics, Refusal};
@@ -43,6 +45,26 @@ pub struct Preparation {
 pub struct Permit {
     admission: Arc<Admission>,
     demand: Demand,
+    entered: Entered,
+    answered: Mutex<Option<Answered>>,
+}
+
+/// What was so when a request got what it asked for.
+#[derive(Debug, Clone, Copy)]
+struct Entered {
+    at: Instant,
+    /// How many rows were more urgent.
+    ahead: usize,
+    /// How many rows the model had run.
+    run: u64,
+}
+
+/// When a request was answered.
+#[derive(Debug, Clone, Copy)]
+struct Answered {
+    at: Instant,
+    /// How many rows the model had run.
+    run: u64,
 }
 
 /// The book that a model keeps of what it has admitted.
@@ -56,6 +78,8 @@ pub(super) struct Admission {
     times: ServiceTimes,
     metrics: ModelMetrics,
     epoch: Instant,
+    /// How many rows have been run.
+    run: AtomicU64,
     book: Mutex<Book>,
 }
 
@@ -64,6 +88,7 @@ struct Book {
     rows: usize,
     bytes: usize,
     by_urgency: BTreeMap<Urgency, usize>,
+    calibration: Calibration,
 }
 
 /// Where rows stand in the queue's order. What is less comes first.
@@ -90,19 +115,31 @@ impl Admission {
             times,
             metrics,
             epoch: Instant::now(),
+            run: AtomicU64::new(0),
             book: Mutex::default(),
         }
     }
 
     pub(super) fn admit(self: &Arc<Self>, demand: Demand) -> Result<Permit> {
         let nothing = Demand { rows: 0, bytes: 0, ..demand };
-        let mut permit = Permit { admission: Arc::clone(self), demand: nothing };
+        let entered = Entered { at: Instant::now(), ahead: 0, run: 0 };
+        let mut permit = Permit { admission: Arc::clone(self), demand: nothing, entered, answered: Mutex::default() };
         permit.change(demand)?;
         Ok(permit)
     }
 
     pub(super) fn times(&self) -> &ServiceTimes {
         &self.times
+    }
+
+    /// Learns from a request that should have taken `expected` and took `took`.
+    pub(super) fn observe(&self, expected: Duration, took: Duration) {
+        self.lock().calibration.observe(expected, took);
+    }
+
+    /// Counts rows that were run.
+    pub(super) fn count_run(&self, rows: usize) {
+        self.run.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
     fn check_size(&self, demand: &Demand) -> Result<()> {
@@ -134,24 +171,28 @@ impl Admission {
     }
 
     /// Refuses what will not be ready by its deadline with `ahead` rows before it.
-    fn check_deadline(&self, ahead: usize, demand: &Demand) -> Result<()> {
+    fn check_deadline(&self, calibration: &Calibration, ahead: usize, demand: &Demand) -> Result<()> {
         let Some(deadline) = demand.deadline else { return Ok(()) };
-        let Preparation { backlog, own } = demand.preparation;
+        let backlog = demand.preparation.backlog;
         // With nothing ahead the estimate is only of the request itself. Refusing then could refuse for ever, as nothing would
         // run that corrects an estimate which is too high.
         if ahead == 0 && backlog.is_zero() {
             return Ok(());
         }
-        // While it is prepared, the rows ahead run.
-        let wait = self.wait(ahead, demand.rows).max(backlog + own);
-        let run = self.batch_time(self.batch_rows(ahead + demand.rows));
-        if Instant::now() + wait + run <= deadline {
+        if Instant::now() + calibration.at_most(self.estimate(ahead, demand)) <= deadline {
             return Ok(());
         }
         self.metrics.record_refusal(Refusal::Deadline);
         let retry_after = self.wait(ahead, 1).max(backlog);
         Err(Error::overloaded("the request's deadline cannot be met with the work ahead of it")
             .with_retry_after(retry_after))
+    }
+
+    /// How long it takes until a request is answered that has `ahead` rows before it.
+    fn estimate(&self, ahead: usize, demand: &Demand) -> Duration {
+        let Preparation { backlog, own } = demand.preparation;
+        // While it is prepared, the rows ahead run.
+        self.wait(ahead, demand.rows).max(backlog + own) + self.batch_time(self.batch_rows(ahead + demand.rows))
     }
 
     /// How long it takes until the last of `rows` rows is run, with `ahead` before them: as many rounds of all instances as
@@ -199,10 +240,14 @@ impl Permit {
         let urgency = admission.urgency(&demand);
         let mut book = admission.lock();
         book.take_out(admission.urgency(&self.demand), &self.demand);
+        let ahead = book.rows_before(..=urgency);
         let checked = admission
-            .check_deadline(book.rows_before(..=urgency), &demand)
+            .check_deadline(&book.calibration, ahead, &demand)
             .and_then(|()| admission.check_room(&book, &demand));
         let held = if checked.is_ok() { demand } else { self.demand };
+        if checked.is_ok() {
+            self.entered = Entered { at: Instant::now(), ahead, run: admission.run.load(Ordering::Relaxed) };
+        }
         book.enter(admission.urgency(&held), &held);
         drop(book);
         admission.metrics.in_flight.add(held.rows as i64 - self.demand.rows as i64);
@@ -211,22 +256,47 @@ impl Permit {
         checked
     }
 
-    /// Looks once more whether the deadline can be met, by what has come in since that is more urgent.
+    /// Looks once more whether the deadline can be met, if something has come in since that is more urgent. What was ahead on
+    /// arrival is no reason to refuse a request later.
     ///
     /// # Errors
     /// `Overloaded` when it cannot.
     pub fn check(&self) -> Result<()> {
         let admission = &self.admission;
+        let book = admission.lock();
         // Only what is surely before this request counts: others of its urgency may have come after it.
-        let ahead = admission.lock().rows_before(..admission.urgency(&self.demand));
-        admission.check_deadline(ahead, &Demand { preparation: Preparation::default(), ..self.demand })
+        let ahead = book.rows_before(..admission.urgency(&self.demand));
+        if ahead <= self.entered.ahead {
+            return Ok(());
+        }
+        let demand = Demand { preparation: Preparation::default(), ..self.demand };
+        admission.check_deadline(&book.calibration, ahead, &demand)
+    }
+
+    /// Notes that the request has been answered, or part of it, or its time is over: estimates learn from how long that took.
+    pub fn note_answer(&self) {
+        let run = self.admission.run.load(Ordering::Relaxed);
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Answered { at: Instant::now(), run });
+    }
+
+    /// What the request took since it entered, beside what it should have taken with the rows before it that were really run,
+    /// whichever had been expected. `None` where it was not answered.
+    pub(super) fn outcome(&mut self) -> Option<(Duration, Duration)> {
+        let Answered { at, run } = (*self.answered.get_mut().unwrap_or_else(PoisonError::into_inner))?;
+        let rows = run.saturating_sub(self.entered.run) as usize;
+        let expected = self.admission.estimate(rows.saturating_sub(self.demand.rows), &self.demand);
+        Some((expected, at.saturating_duration_since(self.entered.at)))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Self { admission, demand } = self;
+        let outcome = self.outcome();
+        let Self { admission, demand, .. } = self;
         admission.lock().take_out(admission.urgency(demand), demand);
+        if let Some((expected, took)) = outcome {
+            admission.observe(expected, took);
+        }
         admission.metrics.in_flight.sub(demand.rows as i64);
         admission.metrics.queue_bytes.sub(demand.bytes as i64);
     }

@@ -109,6 +109,7 @@ impl Instance<'_> {
                     .with_source(format!("a batch of {run_rows} rows gave an output of shape {:?}", output.shape())));
             }
         }
+        self.shared.admission.count_run(rows);
         self.shared.admission.times().observe(run_rows, times.input + times.infer + times.output);
         Ok((outputs, times))
     }

@@ -4,6 +4,7 @@
 
 mod admission;
 pub mod batcher;
+mod calibration;
 pub mod device;
 mod instance;
 mod queue;

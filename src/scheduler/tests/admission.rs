@@ -125,8 +125,39 @@ fn a_second_look_counts_only_what_has_become_more_urgent() {
     // What came later with the same urgency is behind it.
     let _behind = held.scheduler.admit(Demand { rows: 4, priority: 5, ..within(60_000) }).unwrap();
     permit.check().unwrap();
+    // And what was before it then is no news, however little time is left.
+    let deadline = Instant::now() + ms(250);
+    let hurried = held.scheduler.admit(Demand { priority: 5, deadline: Some(deadline), ..demand(1) }).unwrap();
+    std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+    hurried.check().unwrap();
+    drop(hurried);
     let _before = held.scheduler.admit(demand(3)).unwrap();
     assert_eq!(permit.check().unwrap_err().kind(), ErrorKind::Overloaded);
+}
+
+#[test]
+fn estimates_are_corrected_by_how_long_requests_took() {
+    let held = Held::new(1, 16);
+    let _ahead = held.scheduler.admit(demand(1)).unwrap();
+    let after = |ms| Demand { priority: 2, ..within(ms) };
+    held.scheduler.admit(after(250)).unwrap();
+    for _ in 0..300 {
+        held.scheduler.shared.admission.observe(ms(100), ms(200));
+    }
+    assert!(held.scheduler.admit(after(350)).is_err());
+    held.scheduler.admit(after(450)).unwrap();
+}
+
+#[test]
+fn what_a_request_took_is_set_beside_the_rows_that_were_really_run() {
+    let held = Held::new(1, 16);
+    let _ahead = held.scheduler.admit(demand(4)).unwrap();
+    let mut permit = held.scheduler.admit(demand(2)).unwrap();
+    assert!(permit.outcome().is_none(), "one that is not answered teaches nothing");
+    // Three of those ahead gave up, and five more urgent ones came before it.
+    held.scheduler.shared.admission.count_run(1 + 5 + 2);
+    permit.note_answer();
+    assert_eq!(permit.outcome().unwrap().0, ms(800));
 }
 
 #[test]

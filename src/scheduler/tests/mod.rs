@@ -2,6 +2,7 @@
 
 mod admission;
 mod batcher;
+mod calibration;
 mod device;
 mod fairness;
 mod service_times;
