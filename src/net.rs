@@ -76,7 +76,7 @@ pub async fn serve<F>(
 
 /// `None` where the handshake fails, or is not over when draining begins: no request can have come by then.
 async fn encrypt(stream: TcpStream, peer: SocketAddr, tls: Option<Acceptor>, mut draining: Draining) -> Option<Stream> {
-    let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
+    let Some(tls) = tls else { return Some(Stream::plain(stream)) };
     tokio::select! {
         accepted = tls.accept(stream) => accepted
             // Most often somebody who knocks at every port: worth a look while debugging only.

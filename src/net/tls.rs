@@ -116,7 +116,7 @@ impl Acceptor {
         };
         let handshake = TlsAcceptor::from(Arc::clone(config)).accept(stream);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(Ok(stream)) => Ok(Stream::tls(stream)),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the client was too slow".to_owned()),
         }
