@@ -164,8 +164,12 @@ mod tests {
     async fn a_handler_that_panics_is_an_internal_error_and_the_connection_lives_on() {
         let registry = Registry::new();
         let keys = Keys::open(&AuthConfig::default()).unwrap();
-        let observer =
-            Observer::new(GrpcMetrics::register(&registry, &[]).unwrap(), keys, BodyBytes::new(1 << 20), 60_000);
+        let observer = Observer::new(
+            GrpcMetrics::register(&registry, &[]).unwrap(),
+            keys,
+            BodyBytes::new(1 << 20),
+            &GrpcConfig::default(),
+        );
         let connections = Connections::new(&GrpcConfig::default(), Routes::new(Panicking), observer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
