@@ -2,6 +2,7 @@
 //!
 //! It knows connections, not what is said on them: every protocol's listener brings that along.
 
+mod connector;
 mod stream;
 mod tls;
 
@@ -16,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub use self::connector::Connector;
 pub use self::stream::Stream;
 pub use self::tls::{Acceptor, Protocol, Tls, TlsConfig};
 
