@@ -6,7 +6,7 @@
 
 use std::io::Read;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use flate2::read::{GzDecoder, ZlibDecoder};
 use hyper::HeaderMap;
 
@@ -35,6 +35,8 @@ pub(super) struct Decompressor {
     max_message_bytes: usize,
     /// What has arrived of the next message, and perhaps of further ones.
     arrived: BytesMut,
+    /// The message whose prefix has been given out.
+    message: Bytes,
 }
 
 impl Decompressor {
@@ -45,7 +47,7 @@ impl Decompressor {
             b"deflate" => Encoding::Deflate,
             _ => return None,
         };
-        Some(Self { encoding, max_message_bytes, arrived: BytesMut::new() })
+        Some(Self { encoding, max_message_bytes, arrived: BytesMut::new(), message: Bytes::new() })
     }
 
     /// Takes what has arrived.
@@ -53,12 +55,16 @@ impl Decompressor {
         self.arrived.extend_from_slice(data);
     }
 
-    /// The next message with its prefix, uncompressed, once it has arrived. Its size is counted into `bytes` as it grows.
+    /// The next prefix or message, uncompressed, once it has arrived. Its size is counted into `bytes` as it grows. They come one by
+    /// one because tonic makes as much room as the prefix says beside what it has: together they would take twice as much.
     ///
     /// # Errors
     /// `PayloadTooLarge` beyond the limit, `Overloaded` when there is no room for it, `InvalidArgument` when it is not what
     /// its flag says.
     pub(super) fn next(&mut self, bytes: &MessageBytes) -> Result<Option<Bytes>> {
+        if !self.message.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.message)));
+        }
         let Some((&flag, length)) = self.arrived.split_first_chunk::<PREFIX_BYTES>().map(|(prefix, _)| {
             let [flag, length @ ..] = prefix;
             (flag, u32::from_be_bytes(*length) as usize)
@@ -71,12 +77,9 @@ impl Decompressor {
         if self.arrived.len() - PREFIX_BYTES < length {
             return Ok(None);
         }
-        if flag != 1 {
-            return Ok(Some(self.arrived.split_to(PREFIX_BYTES + length).freeze()));
-        }
-        self.arrived.advance(PREFIX_BYTES);
-        let compressed = self.arrived.split_to(length);
-        self.undo(&compressed, bytes).map(Some)
+        let arrived = self.arrived.split_to(PREFIX_BYTES + length).freeze();
+        self.message = if flag == 1 { self.undo(&arrived[PREFIX_BYTES..], bytes)? } else { arrived };
+        Ok(Some(self.message.split_to(PREFIX_BYTES)))
     }
 
     /// What is left when nothing more comes: part of a message, or nothing.

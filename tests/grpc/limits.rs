@@ -14,7 +14,7 @@ use tonic::codec::CompressionEncoding;
 use crate::client::{bytes, client, input, raw};
 use crate::raw::{MODEL_INFER, MODEL_STREAM_INFER, call, frame, framed, open, open_until, send, send_to};
 use crate::server::{config, start, within_a_minute};
-use crate::{TENSOR, assert_means, repository, server};
+use crate::{TENSOR, assert_means, metric, repository, requests, server, until};
 
 fn request() -> pb::ModelInferRequest {
     raw("means", "FP32", &[1, 3, 2, 2], bytes(&TENSOR))
@@ -105,7 +105,9 @@ async fn the_buffer_of_an_open_stream_counts_however_small_the_message_came() {
     let gzipped = framed(1, &gzip(&message));
     assert!(gzipped.len() < 1 << 10);
     for (headers, bytes) in [(&[][..], framed(0, &message)), (&[("grpc-encoding", "gzip")], gzipped)] {
-        assert!(!is_refused().await);
+        // What came before is given back soon after its answer.
+        within_a_minute(async { while is_refused().await {} }).await;
+        let before = metric(&server, &requests("means", "success")).await;
         let (ends, streams): (Vec<_>, Vec<_>) = (0..2)
             .map(|_| {
                 let (end, ended) = oneshot::channel();
@@ -115,9 +117,8 @@ async fn the_buffer_of_an_open_stream_counts_however_small_the_message_came() {
                 (end, tokio::spawn(stream))
             })
             .unzip();
-        // Each has 50,000 of 131,072 bytes, from its message on and when that has long been answered.
-        within_a_minute(async { while !is_refused().await {} }).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // When its message is answered, each still has 50,000 of the 131,072 bytes.
+        until(&server, &requests("means", "success"), before + 2.0).await;
         assert!(is_refused().await);
         drop(ends);
         for stream in streams {
