@@ -2,6 +2,7 @@
 //!
 //! It knows connections, not what is said on them: every protocol's listener brings that along.
 
+mod connector;
 mod stream;
 mod tls;
 
@@ -16,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub use self::connector::Connector;
 pub use self::stream::Stream;
 pub use self::tls::{Acceptor, Protocol, Tls, TlsConfig};
 
@@ -76,7 +78,7 @@ pub async fn serve<F>(
 
 /// `None` where the handshake fails, or is not over when draining begins: no request can have come by then.
 async fn encrypt(stream: TcpStream, peer: SocketAddr, tls: Option<Acceptor>, mut draining: Draining) -> Option<Stream> {
-    let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
+    let Some(tls) = tls else { return Some(Stream::plain(stream)) };
     tokio::select! {
         accepted = tls.accept(stream) => accepted
             // Most often somebody who knocks at every port: worth a look while debugging only.

@@ -22,7 +22,14 @@ struct Inner<T> {
     paths: Vec<PathBuf>,
     load: Box<dyn Fn() -> Result<T> + Send + Sync>,
     current: RwLock<Arc<T>>,
-    seen: Mutex<Vec<Option<Fingerprint>>>,
+    seen: Mutex<Seen>,
+}
+
+/// What the last look at the files showed.
+struct Seen {
+    files: Vec<Option<Fingerprint>>,
+    /// Why they could not be read, where they could not.
+    failure: Option<String>,
 }
 
 /// What changes when a file's content does. A file that is replaced by one of the same age and length is another inode.
@@ -52,7 +59,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         load: impl Fn() -> Result<T> + Send + Sync + 'static,
     ) -> Result<Self> {
         // Before the files are read: a change in between is then seen as one, and not missed.
-        let seen = fingerprints(&paths);
+        let seen = Seen { files: fingerprints(&paths), failure: None };
         let current = RwLock::new(Arc::new(load()?));
         Ok(Self(Arc::new(Inner { what, paths, load: Box::new(load), current, seen: Mutex::new(seen) })))
     }
@@ -72,23 +79,29 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         }
     }
 
-    /// Reads the files again if one has changed. Where that fails, what was read before stays, and the log says why.
+    /// Reads the files again if one has changed, or if they could not be read the last time: what was in the way may have gone
+    /// without a trace in the file, as with its permissions. Where it fails, what was read before stays, and the log says why.
     fn refresh(&self) {
         let inner = &self.0;
         let mut seen = inner.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = fingerprints(&inner.paths);
-        if *seen == now {
+        if seen.files == now && seen.failure.is_none() {
             return;
         }
-        // Noted in any case, so that a file that is wrong is reported once and not every second.
-        *seen = now;
+        seen.files = now;
         match (inner.load)() {
             Ok(value) => {
+                seen.failure = None;
                 *inner.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
                 tracing::info!("{} have changed and are read again", inner.what);
             }
             Err(error) => {
-                tracing::error!(error = %error.chain(), "{} have changed, but the old ones stay in use", inner.what);
+                let reason = error.chain();
+                // Not every second.
+                if seen.failure.as_ref() != Some(&reason) {
+                    tracing::error!(error = reason, "{} have changed, but the old ones stay in use", inner.what);
+                }
+                seen.failure = Some(reason);
             }
         }
     }
@@ -123,6 +136,30 @@ mod tests {
             let text = fs::read_to_string(&file).map_err(|error| Error::not_found(error.to_string()))?;
             text.trim().parse().map_err(|_| Error::invalid("not a number"))
         })
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "1").unwrap();
+        // Not what is in the file: its permissions, or that too many files are open.
+        let is_in_the_way = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (file, in_the_way) = (path.clone(), Arc::clone(&is_in_the_way));
+        let reloaded = Reloaded::open("the files", vec![path.clone()], move || {
+            if in_the_way.load(std::sync::atomic::Ordering::Relaxed) {
+                return Err(Error::not_found("the file cannot be read"));
+            }
+            fs::read_to_string(&file).map_err(|error| Error::not_found(error.to_string()))
+        })
+        .unwrap();
+        is_in_the_way.store(true, std::sync::atomic::Ordering::Relaxed);
+        fs::write(&path, "12").unwrap();
+        reloaded.refresh();
+        assert_eq!(*reloaded.current(), "1");
+        is_in_the_way.store(false, std::sync::atomic::Ordering::Relaxed);
+        reloaded.refresh();
+        assert_eq!(*reloaded.current(), "12");
     }
 
     #[test]

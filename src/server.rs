@@ -69,7 +69,7 @@ impl Server {
         ));
         let grpc = Grpc::new(&inference, &config.grpc, keys.clone(), metrics.registry())?;
         let grpc = tokio::spawn(grpc.serve(grpc_listener, acceptor(Protocol::Http2), stopped(stop.subscribe())));
-        let router = http::metrics_router(metrics.registry().clone());
+        let router = http::metrics_router(inference.clone(), metrics.registry().clone());
         let metrics = tokio::spawn(http::serve(metrics_listener, None, router, options, std::future::pending()));
         let reloading = tokio::spawn(reload(keys, tls));
         tracing::info!(address = %http_address, "HTTP listens");
@@ -114,7 +114,7 @@ impl Server {
         self.grpc_address
     }
 
-    /// Where `GET /metrics` really listens.
+    /// Where `GET /metrics` and the probes beside it really listen.
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics_address
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
-use prost::Message;
 use tonic::Extensions;
 
 use super::messages::MessageBytes;
@@ -26,8 +25,6 @@ pub(super) struct Call {
     pub(super) draining: Draining,
     /// What the message that is arriving or being answered holds.
     pub(super) bytes: MessageBytes,
-    /// Whether the client compresses its messages.
-    pub(super) is_compressed: bool,
 }
 
 impl Call {
@@ -39,14 +36,6 @@ impl Call {
     /// The call as one message of a stream sees it that has arrived.
     pub(super) fn of_message(&self) -> Self {
         Self { bytes: self.bytes.take(), ..self.clone() }
-    }
-
-    /// Counts the bytes of a message that came compressed, which were not known before.
-    ///
-    /// # Errors
-    /// `Overloaded` when there is no room for them.
-    pub(super) fn count(&self, message: &impl Message) -> Result<()> {
-        if self.is_compressed { self.bytes.count_decompressed(message) } else { Ok(()) }
     }
 
     /// The context of a request of this call: the earlier of `timeout`, which counts from now, and the call's deadline holds.

@@ -69,7 +69,6 @@ async fn classify(
     call: &Call,
     request: pb::ClassifyRequest,
 ) -> DomainResult<pb::ClassifyResponse> {
-    call.count(&request)?;
     let model = model(inference, &request)?;
     let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
     let priority = Some(request.priority).filter(|&priority| priority > 0);

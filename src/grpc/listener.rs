@@ -28,6 +28,13 @@ const FRAME_BYTES: u32 = 1 << 18;
 /// The largest head of a call.
 const HEADER_BYTES: u32 = 16 << 10;
 
+/// How many calls may be cancelled before the server has seen to them, on one connection. A proxy carries the calls of many
+/// clients on one, and cancels those of one that leaves in a burst; h2's default of 20 would end the connection and all the
+/// others' calls with it. Each takes a head's memory at most, and only until the burst has been read.
+const MAX_RESETS: usize = 1024;
+/// What a client says first: HTTP/2's connection preface has as many bytes (RFC 9113, section 3.4).
+const PREFACE_BYTES: usize = 24;
+
 /// How long a connection on which there was no call yet may go on once draining has begun. hyper ends a connection only after
 /// HTTP/2's handshake, which some clients never begin.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
@@ -37,6 +44,8 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Connections {
     http: http2::Builder<TokioExecutor>,
     limit: Option<usize>,
+    /// How long a client may be silent that has not said HTTP/2's first word. What keeps the others' time begins after it.
+    preface_timeout: Duration,
     routes: Routes,
     observer: Arc<Observer>,
 }
@@ -50,9 +59,17 @@ impl Connections {
             .max_frame_size(FRAME_BYTES)
             .max_header_list_size(HEADER_BYTES)
             .max_concurrent_streams(config.max_concurrent_streams)
+            .max_pending_accept_reset_streams(MAX_RESETS)
             .keep_alive_interval(Duration::from_millis(config.keep_alive_interval_ms))
             .keep_alive_timeout(Duration::from_millis(config.keep_alive_timeout_ms));
-        Self { http, limit: config.max_connections, routes: routes.prepare(), observer: Arc::new(observer) }
+        let silence_ms = config.keep_alive_interval_ms.saturating_add(config.keep_alive_timeout_ms);
+        Self {
+            http,
+            limit: config.max_connections,
+            preface_timeout: Duration::from_millis(silence_ms),
+            routes: routes.prepare(),
+            observer: Arc::new(observer),
+        }
     }
 
     /// Serves on `listener`, encrypted where there is `tls`, until `stop` completes; then stops accepting, and returns when every
@@ -64,7 +81,16 @@ impl Connections {
         .await;
     }
 
-    async fn serve_connection(self, stream: Stream, peer: SocketAddr, mut draining: Draining) {
+    async fn serve_connection(self, mut stream: Stream, peer: SocketAddr, mut draining: Draining) {
+        let begun = tokio::select! {
+            begun = tokio::time::timeout(self.preface_timeout, stream.read_ahead(PREFACE_BYTES)) => begun,
+            // No call can have come.
+            () = draining.begun() => return,
+        };
+        if !matches!(begun, Ok(Ok(()))) {
+            tracing::debug!(%peer, "a client left or fell silent before it spoke HTTP/2");
+            return;
+        }
         let is_draining = draining.clone();
         let has_called = Arc::new(AtomicBool::new(false));
         let called = Arc::clone(&has_called);
@@ -138,8 +164,12 @@ mod tests {
     async fn a_handler_that_panics_is_an_internal_error_and_the_connection_lives_on() {
         let registry = Registry::new();
         let keys = Keys::open(&AuthConfig::default()).unwrap();
-        let observer =
-            Observer::new(GrpcMetrics::register(&registry, &[]).unwrap(), keys, BodyBytes::new(1 << 20), 60_000);
+        let observer = Observer::new(
+            GrpcMetrics::register(&registry, &[]).unwrap(),
+            keys,
+            BodyBytes::new(1 << 20),
+            &GrpcConfig::default(),
+        );
         let connections = Connections::new(&GrpcConfig::default(), Routes::new(Panicking), observer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -6,6 +6,7 @@
 mod auth;
 mod call;
 pub mod codec;
+mod compression;
 mod config;
 mod health;
 mod image_classifier;
@@ -43,6 +44,9 @@ use crate::error::{Error, Result};
 use crate::inference::Inference;
 use crate::net::Acceptor;
 
+/// The largest question to reflection, which asks for names. These do not count against the server's bound.
+const MAX_REFLECTION_BYTES: usize = 16 << 10;
+
 /// The gRPC interface, ready to be served. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct Grpc(Connections);
@@ -53,6 +57,8 @@ impl Grpc {
     /// # Errors
     /// `Internal` when `registry` already holds metrics of these names.
     pub fn new(inference: &Inference, config: &GrpcConfig, keys: Keys, registry: &Registry) -> Result<Self> {
+        // What compresses its messages has them undone before they come here. tonic is told of the encodings so that it can
+        // name them to whoever uses another.
         let reflection = || {
             Reflection::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -80,20 +86,16 @@ impl Grpc {
                     .send_compressed(Deflate),
             )
             .add_service(HealthServer::new(HealthService { inference: inference.clone() }))
-            .add_service(reflection().build_v1().map_err(broken)?)
-            .add_service(reflection().build_v1alpha().map_err(broken)?);
+            .add_service(reflection().build_v1().map_err(broken)?.max_decoding_message_size(MAX_REFLECTION_BYTES))
+            .add_service(reflection().build_v1alpha().map_err(broken)?.max_decoding_message_size(MAX_REFLECTION_BYTES));
         let described = [
             DESCRIPTORS,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
         ];
-        let observer = Observer::new(
-            GrpcMetrics::register(registry, &described)?,
-            keys,
-            inference.body_bytes().clone(),
-            config.message_timeout_ms,
-        );
+        let observer =
+            Observer::new(GrpcMetrics::register(registry, &described)?, keys, inference.body_bytes().clone(), config);
         Ok(Self(Connections::new(config, routes.routes(), observer)))
     }
 

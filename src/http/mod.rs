@@ -23,6 +23,7 @@ mod v2;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::FromRef;
 use axum::routing::{get, post};
 use prometheus::Registry;
 
@@ -39,6 +40,12 @@ use crate::inference::Inference;
 struct App {
     inference: Inference,
     config: HttpConfig,
+}
+
+impl FromRef<Arc<App>> for Inference {
+    fn from_ref(app: &Arc<App>) -> Self {
+        app.inference.clone()
+    }
 }
 
 type AppState = axum::extract::State<Arc<App>>;

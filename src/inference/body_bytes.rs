@@ -70,9 +70,11 @@ impl HeldBytes {
         self.bytes
     }
 
-    /// Moves all of them out, for a part of the request that ends on its own.
-    pub fn take(&mut self) -> Self {
-        Self { all: self.all.clone(), bytes: std::mem::take(&mut self.bytes) }
+    /// Moves `bytes` of them out, or all where there are fewer, for a part of the request that ends on its own.
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { all: self.all.clone(), bytes }
     }
 }
 
@@ -100,11 +102,13 @@ mod tests {
         let refused = second.grow(1).unwrap_err();
         assert_eq!((refused.kind(), refused.retry_after()), (ErrorKind::Overloaded, Some(RETRY_AFTER)));
         assert_eq!((first.bytes(), second.bytes(), all.held()), (6, 4, 10));
-        let taken = first.take();
-        assert_eq!((taken.bytes(), first.bytes(), all.held()), (6, 0, 10));
+        let part = first.split(5);
+        assert_eq!((part.bytes(), first.bytes(), all.held()), (5, 1, 10));
         drop(first);
-        drop(taken);
-        assert_eq!(all.held(), 4);
+        assert_eq!(all.held(), 9);
+        drop(part);
+        assert_eq!((all.held(), second.split(5).bytes()), (4, 4));
+        second.grow(4).unwrap();
         all.check(6).unwrap();
         assert_eq!(all.check(7).unwrap_err().kind(), ErrorKind::Overloaded);
         assert!(second.grow(usize::MAX).is_err());

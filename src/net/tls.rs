@@ -59,6 +59,16 @@ pub enum Protocol {
     Http2,
 }
 
+impl Protocol {
+    /// Its name in the handshake (RFC 7301).
+    pub(super) fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+}
+
 /// The server's side of TLS. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tls(Reloaded<Sides>);
@@ -116,7 +126,7 @@ impl Acceptor {
         };
         let handshake = TlsAcceptor::from(Arc::clone(config)).accept(stream);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(Ok(stream)) => Ok(Stream::tls(stream)),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the client was too slow".to_owned()),
         }
@@ -127,7 +137,7 @@ fn load(certificate: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Side
     let chain = read_certificates(certificate)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, "private key", error))?;
     let clients = client_ca.map(client_verifier).transpose()?;
-    let side = |protocol: &[u8]| {
+    let side = |protocol: Protocol| {
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| Error::internal("TLS cannot be set up").with_source(error))?;
@@ -140,10 +150,10 @@ fn load(certificate: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Side
             Error::invalid(format!("the certificate {} and the key {} do not work together", files.0, files.1))
                 .with_source(error)
         })?;
-        config.alpn_protocols = vec![protocol.to_vec()];
+        config.alpn_protocols = vec![protocol.alpn().to_vec()];
         Ok(Arc::new(config))
     };
-    Ok(Sides { http1: side(b"http/1.1")?, http2: side(b"h2")? })
+    Ok(Sides { http1: side(Protocol::Http1)?, http2: side(Protocol::Http2)? })
 }
 
 fn client_verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>> {
@@ -159,7 +169,7 @@ fn client_verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>> {
         .map_err(|error| unusable(&error))
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unreadable(path, "certificate", error))?;

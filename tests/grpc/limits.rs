@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 
-use crate::client::{bytes, client, raw};
+use crate::client::{bytes, client, input, raw};
 use crate::raw::{MODEL_INFER, MODEL_STREAM_INFER, call, frame, framed, open, open_until, send, send_to};
 use crate::server::{config, start, within_a_minute};
-use crate::{TENSOR, assert_means, repository, server};
+use crate::{TENSOR, assert_means, metric, repository, requests, server, until};
 
 fn request() -> pb::ModelInferRequest {
     raw("means", "FP32", &[1, 3, 2, 2], bytes(&TENSOR))
@@ -87,6 +87,73 @@ async fn messages_that_do_not_fit_into_memory_are_refused_at_once_and_those_that
 }
 
 #[tokio::test]
+async fn the_buffer_of_an_open_stream_counts_however_small_the_message_came() {
+    let repository = repository();
+    let mut config = config(&repository);
+    config.grpc.max_message_bytes = 1 << 16;
+    config.http.max_body_bytes = 1 << 16;
+    config.limits.max_inflight_bytes = 1 << 17;
+    let server = start(config).await;
+    // A field that nobody knows, so that the decoded message is small, too.
+    let mut message = request().encode_to_vec();
+    prost::encoding::bytes::encode(999, &vec![0u8; 50_000], &mut message);
+    let is_refused = async || {
+        let answer = call(&server, MODEL_INFER, &[], framed(0, &message)).await;
+        assert!(matches!(answer.code, Code::Ok | Code::ResourceExhausted), "{}", answer.message);
+        answer.code == Code::ResourceExhausted
+    };
+    let gzipped = framed(1, &gzip(&message));
+    assert!(gzipped.len() < 1 << 10);
+    for (headers, bytes) in [(&[][..], framed(0, &message)), (&[("grpc-encoding", "gzip")], gzipped)] {
+        // What came before is given back soon after its answer.
+        within_a_minute(async { while is_refused().await {} }).await;
+        let before = metric(&server, &requests("means", "success")).await;
+        let (ends, streams): (Vec<_>, Vec<_>) = (0..2)
+            .map(|_| {
+                let (end, ended) = oneshot::channel();
+                let body = open_until(bytes.clone(), ended);
+                let address = server.grpc_address();
+                let stream = async move { send_to(address, MODEL_STREAM_INFER, headers, body).await };
+                (end, tokio::spawn(stream))
+            })
+            .unzip();
+        // When its message is answered, each still has 50,000 of the 131,072 bytes.
+        until(&server, &requests("means", "success"), before + 2.0).await;
+        assert!(is_refused().await);
+        drop(ends);
+        for stream in streams {
+            let answer = stream.await.unwrap();
+            assert_eq!(answer.code, Code::Ok, "{}", answer.message);
+            assert_means(
+                pb::ModelStreamInferResponse::decode(&answer.body[5..]).unwrap().infer_response.as_ref().unwrap(),
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_numbers_of_a_tensor_count_as_they_are_decoded() {
+    let repository = repository();
+    let mut config = config(&repository);
+    config.grpc.max_message_bytes = 1 << 16;
+    config.http.max_body_bytes = 1 << 16;
+    config.limits.max_inflight_bytes = 1 << 16;
+    let server = start(config).await;
+    // A byte each as they come, eight as they are decoded.
+    for (count, code) in [(6_000, Code::InvalidArgument), (12_000, Code::ResourceExhausted)] {
+        let contents = pb::InferTensorContents { int64_contents: vec![1; count], ..Default::default() };
+        let input = pb::model_infer_request::InferInputTensor {
+            contents: Some(contents),
+            ..input("input", "INT64", &[count as i64])
+        };
+        let message = pb::ModelInferRequest { inputs: vec![input], ..request() };
+        let message = pb::ModelInferRequest { raw_input_contents: Vec::new(), ..message };
+        let answer = call(&server, MODEL_INFER, &[], frame(&message)).await;
+        assert_eq!(answer.code, code, "{}", answer.message);
+    }
+}
+
+#[tokio::test]
 async fn a_message_that_does_not_arrive_is_given_up_and_a_silent_stream_is_not() {
     let repository = repository();
     let mut config = config(&repository);
@@ -138,6 +205,19 @@ async fn compressed_messages_are_answered_compressed_and_others_are_not() {
     let answer = call(&server, MODEL_INFER, &[("grpc-accept-encoding", "gzip,deflate")], frame(&request())).await;
     assert_eq!((answer.code, answer.body[0]), (Code::Ok, 0), "{}", answer.message);
     assert_means(&pb::ModelInferResponse::decode(&answer.body[5..]).unwrap());
+
+    // Uncompressed ones among them, several in one frame, and what is not what it says.
+    let two = [framed(0, &message), framed(1, &gzip(&message))].concat();
+    let answer = call(&server, MODEL_STREAM_INFER, &[("grpc-encoding", "gzip")], two).await;
+    let first = u32::from_be_bytes(answer.body[1..5].try_into().unwrap()) as usize;
+    assert_eq!((answer.code, answer.body.len()), (Code::Ok, 2 * (5 + first)), "{}", answer.message);
+    for broken in [framed(1, &message), framed(1, &gzip(&message)[..20]), framed(1, &[])] {
+        let answer = call(&server, MODEL_INFER, &[("grpc-encoding", "gzip")], broken).await;
+        assert_eq!(answer.code, Code::InvalidArgument, "{}", answer.message);
+    }
+    let broken_off = &framed(1, &gzip(&message))[..20];
+    let answer = call(&server, MODEL_INFER, &[("grpc-encoding", "gzip")], broken_off.to_vec()).await;
+    assert_eq!(answer.code, Code::Internal, "{}", answer.message);
 
     let answer = call(&server, MODEL_INFER, &[("grpc-encoding", "snappy")], framed(1, &message)).await;
     assert_eq!(answer.code, Code::Unimplemented);

@@ -12,6 +12,7 @@ mod server;
 
 mod bad_input;
 mod classify;
+mod connections;
 mod deadlines;
 mod ensemble;
 mod health;

@@ -10,6 +10,7 @@ mod graphs;
 mod server;
 
 mod authority;
+mod bench;
 mod client;
 mod keys;
 mod tls;

@@ -149,10 +149,15 @@ async fn a_client_that_does_not_speak_tls_is_sent_away_and_the_others_served() {
 }
 
 #[tokio::test]
-async fn the_metrics_are_in_the_clear() {
-    let (server, _folder, _repository) = server(&Authority::new(), None).await;
+async fn metrics_and_their_ports_probes_are_in_the_clear() {
+    let authority = Authority::new();
+    let (server, _folder, _repository) = server(&authority, Some(&authority)).await;
     let mut http = Http::over(TcpStream::connect(server.metrics_address()).await.unwrap()).await;
-    assert_eq!(http.send("GET", "/metrics", &[]).await.unwrap().0, 200);
+    for (path, status) in
+        [("/metrics", 200), ("/v2/health/live", 200), ("/v2/health/ready", 200), ("/v2", 404), ("/", 404)]
+    {
+        assert_eq!(http.send("GET", path, &[]).await.unwrap().0, status, "{path}");
+    }
 }
 
 #[tokio::test]

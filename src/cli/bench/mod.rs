@@ -29,9 +29,13 @@ use crate::engine::Runtime;
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
     /// The server: http://host:port, with a path where it is not to be /v1/classify or --model's, or grpc://host:port for
-    /// convoy.v1.ImageClassifier
+    /// convoy.v1.ImageClassifier; https:// and grpcs:// with --ca
     #[arg(long, default_value = "http://127.0.0.1:8000")]
     url: String,
+
+    /// The certificates (PEM) one of which has signed the server's, for https:// and grpcs://
+    #[arg(long, value_name = "FILE", conflicts_with = "floor")]
+    ca: Option<PathBuf>,
 
     /// The pictures to post, in turn
     #[arg(long, required_unless_present = "tensor", value_name = "PICTURE", num_args = 1..)]
@@ -152,7 +156,7 @@ fn measure_floor(args: &BenchArgs, model: &str, pictures: &Arc<[Bytes]>, until: 
 }
 
 async fn measure_server(args: &BenchArgs, pictures: &[Bytes], until: Until) -> Result<Vec<Measurement>> {
-    let target = Arc::new(Target::parse(&args.url)?);
+    let target = Arc::new(Target::parse(&args.url, args.ca.as_deref())?);
     let payload = args.tensor.map_or(Payload::Pictures(pictures), Payload::Tensor);
     let common = Common {
         model: args.model.as_deref(),

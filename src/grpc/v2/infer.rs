@@ -6,7 +6,7 @@ use super::super::call::Call;
 use super::super::proto::inference as pb;
 use super::super::proto::inference::infer_parameter::ParameterChoice;
 use super::super::status::message_of;
-use super::request::{Scheduling, read};
+use super::request::{Scheduling, numbers_bytes, read};
 use super::{response, version};
 use crate::error::Result;
 use crate::inference::Inference;
@@ -20,7 +20,7 @@ pub(super) async fn infer(
     call: &Call,
     mut request: pb::ModelInferRequest,
 ) -> Result<pb::ModelInferResponse> {
-    call.count(&request)?;
+    call.bytes.grow(numbers_bytes(&request))?;
     let version = version(&request.model_name, &request.model_version)?;
     let model = inference.model(&request.model_name, version)?;
     let scheduling = Scheduling::read(&request.parameters)?;

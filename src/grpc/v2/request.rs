@@ -40,6 +40,22 @@ impl Scheduling {
     }
 }
 
+/// How many bytes the numbers of a request take beside the message that they came in, where one byte can become eight.
+pub(super) fn numbers_bytes(request: &ModelInferRequest) -> usize {
+    let of_contents = |contents: &InferTensorContents| {
+        size_of_val(&*contents.bool_contents)
+            + size_of_val(&*contents.int_contents)
+            + size_of_val(&*contents.int64_contents)
+            + size_of_val(&*contents.uint_contents)
+            + size_of_val(&*contents.uint64_contents)
+            + size_of_val(&*contents.fp32_contents)
+            + size_of_val(&*contents.fp64_contents)
+    };
+    let of_input =
+        |input: &InferInputTensor| size_of_val(&*input.shape) + input.contents.as_ref().map_or(0, of_contents);
+    request.inputs.iter().map(of_input).sum()
+}
+
 /// Reads a request's tensors and the outputs that it asks for.
 ///
 /// # Errors

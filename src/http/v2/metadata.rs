@@ -10,7 +10,7 @@ use crate::http::AppState;
 use crate::http::error::HttpResult;
 use crate::http::extract::Target;
 use crate::http::middleware::Probe;
-use crate::inference::EXTENSIONS;
+use crate::inference::{EXTENSIONS, Inference};
 use crate::tensor::TensorSpec;
 
 #[derive(Serialize)]
@@ -41,8 +41,8 @@ struct Ready {
 }
 
 /// `GET /v2/health/ready`: whether the server should get traffic.
-pub(in crate::http) async fn ready(State(app): AppState) -> Response {
-    let ready = app.inference.is_ready();
+pub(in crate::http) async fn ready(State(inference): State<Inference>) -> Response {
+    let ready = inference.is_ready();
     (readiness_status(ready), Extension(Probe), Json(Ready { ready })).into_response()
 }
 

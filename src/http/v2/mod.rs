@@ -12,17 +12,23 @@ mod statistics;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::FromRef;
 use axum::http::HeaderName;
 use axum::routing::{get, post};
 
 pub(super) use self::metadata::ready;
 use super::App;
+use crate::inference::Inference;
 
 /// The header that says how long a body's JSON part is, where raw tensors follow it.
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// The routes of health probes.
-pub(super) fn probes() -> Router<Arc<App>> {
+/// The routes of health probes, for any state that has the facade.
+pub(super) fn probes<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Inference: FromRef<S>,
+{
     Router::new().route("/v2/health/live", get(metadata::live)).route("/v2/health/ready", get(ready))
 }
 

@@ -53,7 +53,7 @@ pub(super) struct ReadLimits {
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "expected an object with `inputs`")]
+#[serde(expecting = "an object with `inputs`")]
 struct RequestJson<'a> {
     id: Option<String>,
     parameters: Option<RequestParameters>,
