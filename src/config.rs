@@ -15,6 +15,7 @@ use crate::http::HttpConfig;
 use crate::inference::Limits;
 use crate::net::TlsConfig;
 use crate::repository::ModelControlConfig;
+use crate::response_cache::ResponseCacheConfig;
 use crate::telemetry::LogConfig;
 use crate::toml_file;
 
@@ -42,6 +43,8 @@ pub struct ServerConfig {
     pub tls: TlsConfig,
     /// Sizes over which a request is refused.
     pub limits: Limits,
+    /// Answers that are kept.
+    pub response_cache: ResponseCacheConfig,
     /// The log.
     pub log: LogConfig,
     /// How the server ends.
@@ -61,6 +64,7 @@ impl Default for ServerConfig {
             auth: AuthConfig::default(),
             tls: TlsConfig::default(),
             limits: Limits::default(),
+            response_cache: ResponseCacheConfig::default(),
             log: LogConfig::default(),
             shutdown: ShutdownConfig::default(),
         }

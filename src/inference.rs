@@ -6,6 +6,7 @@
 mod average;
 mod body_bytes;
 mod catalog;
+mod looked_up;
 mod outputs;
 mod pictures;
 mod request;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 pub use self::body_bytes::{BodyBytes, HeldBytes};
 pub use self::catalog::{Changes, EXTENSIONS, parse_version};
+use self::looked_up::{LookedUp, look_up};
 use self::pictures::{Pictures, Waiting};
 use self::request::Part;
 pub use self::request::{
@@ -27,7 +29,7 @@ pub use self::request::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::preprocess::Preprocessor;
-use crate::repository::{IndexEntry, Model, ModelState, Repository};
+use crate::repository::{GraphModel, IndexEntry, Model, ModelState, Repository};
 use crate::scheduler::{Answer, Preparation, Submission};
 use crate::telemetry::Outcome;
 use crate::tensor::{DataType, Tensor};
@@ -192,10 +194,8 @@ impl Inference {
             check_count(input.len(), input.shape(), &self.inner.limits)?;
             self.run_pictures(admission, input.to_byte_strings()?).await?
         } else {
-            let rows = self.check_tensor(&model, &input)?;
-            admission.extend_to(|_| rows, 0, Preparation::default())?;
-            // Only a model with a graph of its own takes a tensor, so there is one part.
-            (run_rows(admission, &admission.parts()[0], &input).await?, Duration::ZERO)
+            self.check_tensor(&model, &input)?;
+            (run_tensor(admission, &input).await?, Duration::ZERO)
         };
         let outputs = outputs::collect(&model, &requested, &answers)?;
         Ok(InferResponse { outputs, timing: timing(admission.context(), &answers, decode) })
@@ -226,9 +226,16 @@ impl Inference {
     /// picture is an entry of as many rows as it has crops, or several where these are more than the largest batch.
     async fn run_pictures(&self, admission: &mut Admission, pictures: Vec<Bytes>) -> Result<(Vec<Answer>, Duration)> {
         let count = pictures.len();
-        let encoded = pictures.iter().map(Bytes::len).sum();
-        let waiting = self.inner.pictures.enqueue(count * recipes(admission.parts()).len());
-        admission.extend_to(|graph| count * graph.preprocessor().crops(), encoded, waiting.preparation())?;
+        let pictures = look_up(admission, pictures).await?;
+        let parts = admission.parts();
+        let decodings = pictures.iter().map(|picture| recipes(picture.missing(parts)).len()).sum();
+        let waiting = self.inner.pictures.enqueue(decodings);
+        let needs = |index, graph: &GraphModel| {
+            let missing = pictures.iter().filter(|picture| picture.is_missing(index));
+            let encoded = missing.clone().map(|picture| picture.input().len()).sum();
+            (missing.count() * graph.preprocessor().crops(), encoded)
+        };
+        admission.extend_to(needs, waiting.preparation())?;
         let (admission, waiting) = (&*admission, &waiting);
         let runs = pictures.into_iter().enumerate().map(|(index, picture)| {
             // With several pictures the client must know which one is meant.
@@ -246,33 +253,35 @@ impl Inference {
         &self,
         admission: &Admission,
         waiting: &Waiting,
-        picture: Bytes,
+        picture: LookedUp<Bytes>,
         index: Option<usize>,
     ) -> Result<(Answer, Duration)> {
-        let runs = recipes(admission.parts()).into_iter().map(|(preprocessor, parts)| {
-            let picture = picture.clone();
-            async move {
-                let prepared = self.inner.pictures.prepare(admission, waiting, preprocessor, picture).await;
-                let (rows, decode) = prepared.map_err(|error| match index {
-                    Some(index) => error.map_message(|message| format!("picture {index}: {message}")),
-                    None => error,
-                })?;
-                let rows = &rows;
-                let answers = parts.into_iter().map(|part| async move {
-                    let answers = run_rows(admission, part, rows).await?;
-                    Ok::<_, Error>((part, average::over_crops(part.graph(), answers)?))
-                });
-                Ok::<_, Error>((try_join_all(answers).await?, decode))
-            }
+        let parts = admission.parts();
+        let looked_up = &picture;
+        let runs = recipes(picture.missing(parts)).into_iter().map(|(preprocessor, parts)| async move {
+            let encoded = looked_up.input().clone();
+            let prepared = self.inner.pictures.prepare(admission, waiting, preprocessor, encoded).await;
+            let (rows, decode) = prepared.map_err(|error| match index {
+                Some(index) => error.map_message(|message| format!("picture {index}: {message}")),
+                None => error,
+            })?;
+            let rows = &rows;
+            let answers = parts.into_iter().map(|(index, part)| async move {
+                let pieces = pieces(part.graph(), rows).map(|piece| run_entry(admission, part, piece));
+                let answer = average::over_crops(part.graph(), try_join_all(pieces).await?)?;
+                looked_up.keep(part, &answer);
+                Ok::<_, Error>((index, answer))
+            });
+            Ok::<_, Error>((try_join_all(answers).await?, decode))
         });
         let results = try_join_all(runs).await?;
         let decode = results.iter().map(|(_, decode)| *decode).sum();
-        let answers = results.into_iter().flat_map(|(answers, _)| answers).collect();
-        Ok((average::over_members(admission.model(), answers)?, decode))
+        let run = results.into_iter().flat_map(|(answers, _)| answers);
+        Ok((average::over_members(admission.model(), picture.complete(parts, run))?, decode))
     }
 
-    /// Checks a tensor against the model's input and returns its number of rows.
-    fn check_tensor(&self, model: &Model, input: &Tensor) -> Result<usize> {
+    /// Checks a tensor against the model's input.
+    fn check_tensor(&self, model: &Model, input: &Tensor) -> Result<()> {
         let spec = model.input();
         if input.data_type() != spec.data_type {
             let takes = match spec.data_type {
@@ -291,8 +300,7 @@ impl Inference {
                 input.shape()
             )));
         }
-        let rows = input.shape()[0];
-        if rows == 0 || input.is_empty() {
+        if input.shape()[0] == 0 || input.is_empty() {
             return Err(Error::invalid(format!("the input {} has no elements", spec.name)));
         }
         if input.bytes().len() > self.inner.limits.max_tensor_bytes {
@@ -303,7 +311,7 @@ impl Inference {
                 self.inner.limits.max_tensor_bytes
             )));
         }
-        Ok(rows)
+        Ok(())
     }
 }
 
@@ -335,25 +343,48 @@ fn single_input(model: &Model, inputs: Vec<(String, Tensor)>) -> Result<Tensor> 
     }
 }
 
-/// The parts by the recipe that they share: they get the same rows.
-fn recipes(parts: &[Part]) -> Vec<(&Arc<Preprocessor>, Vec<&Part>)> {
-    let mut recipes: Vec<(&Arc<Preprocessor>, Vec<&Part>)> = Vec::new();
-    for part in parts {
+/// A recipe, and the parts that share it, with their indices: they get the same rows.
+type SharedRecipe<'a> = (&'a Arc<Preprocessor>, Vec<(usize, &'a Part)>);
+
+/// The parts, with their indices, by the recipe that they share.
+fn recipes<'a>(parts: impl Iterator<Item = (usize, &'a Part)>) -> Vec<SharedRecipe<'a>> {
+    let mut recipes: Vec<SharedRecipe<'a>> = Vec::new();
+    for (index, part) in parts {
         let preprocessor = part.graph().preprocessor();
         match recipes.iter_mut().find(|(other, _)| *other == preprocessor) {
-            Some((_, parts)) => parts.push(part),
-            None => recipes.push((preprocessor, vec![part])),
+            Some((_, parts)) => parts.push((index, part)),
+            None => recipes.push((preprocessor, vec![(index, part)])),
         }
     }
     recipes
 }
 
-/// Runs a tensor in pieces of at most the largest batch.
-async fn run_rows(admission: &Admission, part: &Part, input: &Tensor) -> Result<Vec<Answer>> {
-    let rows = input.shape()[0];
-    let largest = part.graph().max_batch_size();
-    let pieces = (0..rows).step_by(largest).map(|start| input.rows(start, largest.min(rows - start)));
-    try_join_all(pieces.map(|piece| run_entry(admission, part, piece))).await
+/// Runs a tensor in pieces.
+async fn run_tensor(admission: &mut Admission, input: &Tensor) -> Result<Vec<Answer>> {
+    // Only a model with a graph of its own takes a tensor, so there is one part.
+    let pieces = pieces(admission.parts()[0].graph(), input).collect();
+    let pieces = look_up(admission, pieces).await?;
+    let rows_of = |piece: &LookedUp<Tensor>| piece.input().shape()[0];
+    let missing: usize = pieces.iter().filter(|piece| piece.is_missing(0)).map(rows_of).sum();
+    admission.extend_to(|_, _| (missing, 0), Preparation::default())?;
+    let admission = &*admission;
+    let part = &admission.parts()[0];
+    let answers = pieces.into_iter().map(|piece| async move {
+        let mut run = None;
+        if piece.is_missing(0) {
+            let answer = run_entry(admission, part, piece.input().clone()).await?;
+            piece.keep(part, &answer);
+            run = Some((0, answer));
+        }
+        average::over_members(admission.model(), piece.complete(admission.parts(), run))
+    });
+    try_join_all(answers).await
+}
+
+/// A tensor in pieces of at most the graph's largest batch.
+fn pieces(graph: &GraphModel, input: &Tensor) -> impl Iterator<Item = Tensor> {
+    let (rows, largest) = (input.shape()[0], graph.max_batch_size());
+    (0..rows).step_by(largest).map(move |start| input.rows(start, largest.min(rows - start)))
 }
 
 /// Queues one entry and waits for its answer, at most until the request's deadline.

@@ -16,6 +16,7 @@ pub mod postprocess;
 pub mod preprocess;
 pub mod reload;
 pub mod repository;
+pub mod response_cache;
 pub mod scheduler;
 pub mod server;
 pub mod telemetry;

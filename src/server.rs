@@ -17,6 +17,7 @@ use crate::http::{self, ConnectionOptions};
 use crate::inference::Inference;
 use crate::net::{Protocol, Tls};
 use crate::repository::Repository;
+use crate::response_cache::ResponseCache;
 use crate::telemetry::Metrics;
 
 /// A running server. Dropped without [`Server::shutdown`], its listeners go on until the runtime ends.
@@ -54,7 +55,8 @@ impl Server {
         let runtime = Runtime::load(config.onnxruntime_library.as_deref())?;
         let metrics = Metrics::new();
         let repository = Repository::new(config.model_repository, config.model_control, runtime, metrics.clone());
-        let repository = Arc::new(repository);
+        let cache = ResponseCache::new(&config.response_cache);
+        let repository = Arc::new(repository.with_response_cache(cache));
         let inference = Inference::new(Arc::clone(&repository), config.limits, config.default_model);
 
         let options = ConnectionOptions::from(&config.http);

@@ -279,6 +279,11 @@ impl Tensor {
         }
     }
 
+    /// The same tensor with a buffer of its own: rows that are kept must not keep alive all that they were cut from.
+    pub fn detached(&self) -> Self {
+        Self { bytes: Bytes::copy_from_slice(&self.bytes), ..self.clone() }
+    }
+
     /// The same elements under another shape.
     ///
     /// # Errors

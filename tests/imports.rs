@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["http", "grpc"],
     &["inference", "explain"],
     &["repository"],
-    &["scheduler", "preprocess", "postprocess", "zoo"],
+    &["scheduler", "preprocess", "postprocess", "response_cache", "zoo"],
     &["engine"],
     &["onnx"],
     &["telemetry", "net", "auth"],

@@ -184,6 +184,10 @@ options! {
     #[arg(long, env = "CONVOY_LIMITS_DECODE_THREADS", value_name = "COUNT")]
     limits_decode_threads: usize => limits.decode_threads;
 
+    /// Most bytes that kept answers may take [default: 0, and none is kept]
+    #[arg(long, env = "CONVOY_RESPONSE_CACHE_MAX_BYTES", value_name = "BYTES")]
+    response_cache_max_bytes: usize => response_cache.max_bytes;
+
     /// How log events are written to standard error [default: text]
     #[arg(long, env = "CONVOY_LOG_FORMAT", value_enum)]
     log_format: LogFormat => log.format;

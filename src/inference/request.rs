@@ -117,10 +117,11 @@ impl Admission {
     /// there is to know of the request's deadline.
     pub(super) fn new(model: Arc<Model>, context: RequestContext, check_deadline: bool) -> Result<Self> {
         let demand = |member: &Member| Demand {
-            rows: 1,
-            bytes: member.graph.row_bytes(),
+            // What a request of a model that keeps answers needs is known when it has been looked up.
+            rows: usize::from(member.graph.cache().is_none()),
+            bytes: if member.graph.cache().is_none() { member.graph.row_bytes() } else { 0 },
             priority: context.priority(&model),
-            deadline: context.deadline(&model).filter(|_| check_deadline),
+            deadline: context.deadline(&model).filter(|_| check_deadline && member.graph.cache().is_none()),
             preparation: Preparation::default(),
         };
         let part = |member: Member| {
@@ -162,19 +163,20 @@ impl Admission {
         &self.parts
     }
 
-    /// Asks each graph for what the request really needs, now that its body is parsed: places for as many rows as `rows` says,
-    /// beside which it holds `encoded` bytes. Refuses the request if its deadline, which may not have been known before, cannot
-    /// be met.
+    /// Asks each graph for what the request really needs, now that its body is parsed and looked up: `needs` says by a part's
+    /// index how many rows it has to run, and beside how many encoded bytes. Refuses the request if its deadline, which may not
+    /// have been known before, cannot be met.
     pub(super) fn extend_to(
         &mut self,
-        rows: impl Fn(&GraphModel) -> usize,
-        encoded: usize,
+        needs: impl Fn(usize, &GraphModel) -> (usize, usize),
         preparation: Preparation,
     ) -> Result<()> {
         let (priority, deadline) = (self.context.priority(&self.model), self.context.deadline(&self.model));
-        for Part { member, permit } in &mut self.parts {
-            let rows = rows(&member.graph);
+        for (index, Part { member, permit }) in self.parts.iter_mut().enumerate() {
+            let (rows, encoded) = needs(index, &member.graph);
             let bytes = rows.saturating_mul(member.graph.row_bytes()).saturating_add(encoded);
+            // What has nothing to run waits for nothing.
+            let deadline = deadline.filter(|_| rows > 0);
             permit
                 .change(Demand { rows, bytes, priority, deadline, preparation })
                 .map_err(|error| in_member(&self.model, member, error))?;
@@ -190,7 +192,7 @@ impl Admission {
 
     pub(super) fn finish<T>(mut self, result: &Result<T>) {
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::DeadlineExceeded) {
-            self.parts.iter().for_each(Part::note_answer);
+            self.parts.iter().filter(|part| part.permit.rows() > 0).for_each(Part::note_answer);
         }
         self.count(result.as_ref().map_or_else(|error| outcome(error.kind()), |_| Outcome::Success));
     }

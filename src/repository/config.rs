@@ -41,8 +41,24 @@ pub struct ModelConfig {
     pub instances: InstancesConfig,
     /// Execution providers in order of preference. Default: the CPU.
     pub providers: Vec<Provider>,
+    /// Whether its answers are kept, on a server that keeps answers.
+    pub response_cache: ModelCacheConfig,
     /// A picture whose class is known, which must come out before the model serves. Default: none.
     pub golden: Option<GoldenConfig>,
+}
+
+/// The `[response_cache]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelCacheConfig {
+    /// Whether its answers are kept, where the server's `response_cache.max_bytes` is not 0. Default: true.
+    pub enabled: bool,
+}
+
+impl Default for ModelCacheConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
 }
 
 /// The `[golden]` table.

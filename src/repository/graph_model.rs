@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::interface::{self, Interface};
 use crate::preprocess::Preprocessor;
+use crate::response_cache::ModelCache;
 use crate::scheduler::Scheduler;
 use crate::zoo::describe::Description;
 
@@ -15,6 +16,7 @@ pub struct GraphModel {
     pub(super) description: Description,
     pub(super) preprocessor: Arc<Preprocessor>,
     pub(super) scheduler: Scheduler,
+    pub(super) cache: Option<ModelCache>,
 }
 
 impl fmt::Debug for GraphModel {
@@ -62,6 +64,11 @@ impl GraphModel {
     /// The bytes of a row of the input.
     pub fn row_bytes(&self) -> usize {
         interface::row_bytes(self.preprocessor.row_shape(), self.interface.input.data_type)
+    }
+
+    /// Its kept answers, where any are kept.
+    pub fn cache(&self) -> Option<&ModelCache> {
+        self.cache.as_ref()
     }
 
     /// The queue and the instances.

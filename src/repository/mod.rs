@@ -44,6 +44,7 @@ use self::state::Entry;
 pub use self::state::ModelState;
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
+use crate::response_cache::ResponseCache;
 use crate::scheduler::device::Devices;
 use crate::telemetry::Metrics;
 
@@ -68,6 +69,7 @@ pub struct Repository {
     runtime: Runtime,
     metrics: Metrics,
     devices: Devices,
+    response_cache: Option<ResponseCache>,
     models: RwLock<Models>,
     lines: Mutex<Lines>,
     /// Places for loads that go on at the same time.
@@ -86,12 +88,18 @@ impl Repository {
             runtime,
             metrics,
             devices: Devices::new(),
+            response_cache: None,
             models: RwLock::default(),
             lines: Mutex::default(),
             loads: Semaphore::new(lifecycle::PARALLEL_LOADS),
             changes: watch::Sender::default(),
             closed: watch::Sender::new(false),
         }
+    }
+
+    /// Has the models that are loaded from now on keep their answers in `cache`, unless their configuration says otherwise.
+    pub fn with_response_cache(self, cache: Option<ResponseCache>) -> Self {
+        Self { response_cache: cache, ..self }
     }
 
     /// Loads every model under the root, one after the other, and follows nothing. A model that cannot be loaded is
@@ -153,7 +161,12 @@ impl Repository {
 
     /// What models are loaded into.
     fn host(&self) -> Host<'_> {
-        Host { runtime: &self.runtime, metrics: &self.metrics, devices: &self.devices }
+        Host {
+            runtime: &self.runtime,
+            metrics: &self.metrics,
+            devices: &self.devices,
+            response_cache: self.response_cache.as_ref(),
+        }
     }
 
     /// The names of the models that are to be served, whether they are ready or not: without those that were unloaded.

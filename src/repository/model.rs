@@ -16,6 +16,7 @@ use super::{facts, instances, interface, labels, warm_up};
 use crate::engine::{Graph, GraphOptions, Runtime};
 use crate::error::{Error, Result};
 use crate::preprocess::Preprocessor;
+use crate::response_cache::ResponseCache;
 use crate::scheduler::device::Devices;
 use crate::scheduler::statistics::Statistics;
 use crate::scheduler::{Instance, Scheduler};
@@ -28,6 +29,7 @@ pub(super) struct Host<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) metrics: &'a Metrics,
     pub(super) devices: &'a Devices,
+    pub(super) response_cache: Option<&'a ResponseCache>,
 }
 
 /// One version of one model, ready to run. Whoever holds it keeps that version alive through a reload.
@@ -144,12 +146,14 @@ impl Model {
             "model loaded"
         );
         let interface = Arc::new(Interface { input, outputs, class_output, branches, class_count });
+        let cache = host.response_cache.filter(|_| config.response_cache.enabled);
         let graph_model = GraphModel {
             interface: Arc::clone(&interface),
             provider,
             description: facts.description,
             preprocessor: Arc::new(preprocessor),
             scheduler,
+            cache: cache.map(|cache| cache.open(model_metrics.cache)),
         };
         Ok(Self {
             name: name.to_owned(),

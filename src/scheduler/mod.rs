@@ -227,6 +227,18 @@ impl Scheduler {
         self.shared.recorder.record_request(outcome == Outcome::Success, took);
     }
 
+    /// Counts what was looked up in the response cache, in the statistics and the metrics alike.
+    pub fn record_lookup(&self, is_hit: bool, took: Duration) {
+        self.shared.metrics.cache.record_lookup(is_hit, took);
+        self.shared.recorder.record_lookup(is_hit, took);
+    }
+
+    /// Adds to the misses' time what it took to put an answer into the response cache.
+    pub fn record_insertion(&self, took: Duration) {
+        self.shared.metrics.cache.record_insertion(took);
+        self.shared.recorder.record_insertion(took);
+    }
+
     /// The counters of what ran and of the requests recorded.
     pub fn statistics(&self) -> Statistics {
         self.shared.recorder.snapshot()

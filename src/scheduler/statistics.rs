@@ -36,6 +36,10 @@ pub struct Statistics {
     pub compute_infer: DurationStatistic,
     /// Cutting the outputs into rows, per row.
     pub compute_output: DurationStatistic,
+    /// Looking up what the response cache answered.
+    pub cache_hit: DurationStatistic,
+    /// Looking up what it did not, and putting the answer into it.
+    pub cache_miss: DurationStatistic,
     /// By batch size.
     pub batches: BTreeMap<usize, BatchStatistics>,
 }
@@ -83,6 +87,21 @@ impl Recorder {
         } else {
             statistics.fail.add(1, took);
         }
+    }
+
+    /// Counts what was looked up in the response cache.
+    pub fn record_lookup(&self, is_hit: bool, took: Duration) {
+        let mut statistics = self.lock();
+        if is_hit {
+            statistics.cache_hit.add(1, took);
+        } else {
+            statistics.cache_miss.add(1, took);
+        }
+    }
+
+    /// Adds to the misses' time what it took to put an answer into the response cache.
+    pub fn record_insertion(&self, took: Duration) {
+        self.lock().cache_miss.add(0, took);
     }
 
     /// The counters as they stand.

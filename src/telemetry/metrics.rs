@@ -10,12 +10,15 @@ use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use super::cache_metrics::{CacheMetrics, ModelCacheMetrics};
+
 /// From a quarter of a millisecond to a minute: a small network on a GPU up to a queue that is far too long.
 const SECONDS_BUCKETS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
-const MODEL: &[&str] = &["model", "version"];
+/// The labels of most metrics.
+pub(super) const MODEL: &[&str] = &["model", "version"];
 
 /// How a request ended, as the `outcome` label and Triton's failure `reason` have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +113,7 @@ pub struct Metrics {
     nv_compute_infer_us: IntCounterVec,
     nv_compute_output_us: IntCounterVec,
     nv_pending: IntGaugeVec,
+    cache: CacheMetrics,
     nv_load_secs: GaugeVec,
 }
 
@@ -134,6 +138,8 @@ pub struct ModelMetrics {
     pub instance_panics: IntCounter,
     /// Triton's count of rows that wait.
     pub nv_pending: IntGauge,
+    /// Those of the response cache.
+    pub cache: ModelCacheMetrics,
     nv_count: IntCounter,
     nv_exec_count: IntCounter,
     nv_request_us: IntCounter,
@@ -251,6 +257,7 @@ impl Metrics {
                 MODEL,
             ),
             nv_pending: gauge(r, "nv_inference_pending_request_count", "Requests that wait for execution", MODEL),
+            cache: CacheMetrics::new(r),
             nv_load_secs: float_gauge(r, "nv_model_load_duration_secs", "Model load time in seconds", MODEL),
             registry,
         }
@@ -284,6 +291,7 @@ impl Metrics {
             in_flight: self.in_flight.with_label_values(labels),
             instance_panics: self.instance_panics.with_label_values(labels),
             nv_pending: self.nv_pending.with_label_values(labels),
+            cache: self.cache.model(labels),
             nv_count: self.nv_count.with_label_values(labels),
             nv_exec_count: self.nv_exec_count.with_label_values(labels),
             nv_request_us: self.nv_request_us.with_label_values(labels),
@@ -386,7 +394,7 @@ impl ModelMetrics {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -396,11 +404,11 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prom
     collector
 }
 
-fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+pub(super) fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     register(registry, IntCounterVec::new(Opts::new(name, help), labels))
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+pub(super) fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
 }
 

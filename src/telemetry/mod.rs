@@ -1,10 +1,12 @@
 //! What operators see of the server: metrics and logs.
 
+mod cache_metrics;
 mod logging;
 mod metrics;
 mod request_id;
 mod requests;
 
+pub use cache_metrics::ModelCacheMetrics;
 pub use logging::{LogConfig, LogFormat, start_logging};
 pub use metrics::{BatchTimes, Metrics, ModelMetrics, Outcome, Refusal};
 pub use request_id::RequestIds;

@@ -7,7 +7,6 @@ use crate::scheduler::statistics::{BatchStatistics, DurationStatistic};
 /// What `model` has run.
 pub(super) fn of(model: &Model) -> pb::ModelStatistics {
     let statistics = model.statistics();
-    let nothing = duration(DurationStatistic::default());
     pb::ModelStatistics {
         name: model.name().to_owned(),
         version: model.version().to_string(),
@@ -21,8 +20,8 @@ pub(super) fn of(model: &Model) -> pb::ModelStatistics {
             compute_input: duration(statistics.compute_input),
             compute_infer: duration(statistics.compute_infer),
             compute_output: duration(statistics.compute_output),
-            cache_hit: nothing,
-            cache_miss: nothing,
+            cache_hit: duration(statistics.cache_hit),
+            cache_miss: duration(statistics.cache_miss),
         }),
         batch_stats: statistics.batches.iter().map(|(&size, batch)| batch_statistics(size, batch)).collect(),
         ..pb::ModelStatistics::default()

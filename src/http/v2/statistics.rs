@@ -53,7 +53,6 @@ struct InferenceStatistics {
     compute_input: Duration,
     compute_infer: Duration,
     compute_output: Duration,
-    /// There is no response cache, so both stay 0.
     cache_hit: Duration,
     cache_miss: Duration,
 }
@@ -97,8 +96,8 @@ impl ModelStatistics {
                 compute_input: statistics.compute_input.into(),
                 compute_infer: statistics.compute_infer.into(),
                 compute_output: statistics.compute_output.into(),
-                cache_hit: Duration::default(),
-                cache_miss: Duration::default(),
+                cache_hit: statistics.cache_hit.into(),
+                cache_miss: statistics.cache_miss.into(),
             },
             batch_stats: statistics
                 .batches
