@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use tempfile::TempDir;
 use tracing::{error, info};
@@ -14,6 +14,7 @@ use super::config::ModelConfig;
 use super::ensemble::Definition;
 use super::fingerprint::Fingerprint;
 use super::overrides::{Overrides, is_plain_name};
+use super::registry::Ended;
 use super::served::{Served, Serving};
 use super::state::{Entry, Loaded};
 use super::{Model, Repository, golden, layout};
@@ -156,20 +157,17 @@ impl Repository {
         if expected.is_some() && Fingerprint::of(&source.folder).ok().flatten().as_ref() != expected {
             info!(model = name, "the model's folder changed while it was read: what was read is dropped");
             self.change(name, Entry::abandon);
-            return Outcome { result: Ok(()), retired: into_new(loaded) };
+            return Outcome {
+                result: Ok(()),
+                retired: loaded.into_iter().filter_map(|(_, loaded)| loaded.into_new()).collect(),
+            };
         }
-        let (is_closed, retired) = self.change(name, |entry| {
-            // Looked at while nobody else can: either this is refused, or what it loaded is seen by whoever ends all models.
-            if *self.closed.borrow() {
-                entry.abandon();
-                (true, into_new(loaded))
-            } else {
-                (false, entry.finish_load(loaded))
-            }
-        });
-        if is_closed {
-            return Outcome { result: Err(super::shutting_down()), retired };
-        }
+        let ended = self.models.finish_load(name, loaded, |models, before| self.show_change(models, name, before));
+        self.changes.send_replace(());
+        let retired = match ended {
+            Ended::Refused(retired) => return Outcome { result: Err(super::shutting_down()), retired },
+            Ended::Swapped(retired) => retired,
+        };
         self.metrics.record_model_load(name, failure.is_none());
         Outcome { result: failure.map_or(Ok(()), Err), retired }
     }
@@ -211,7 +209,7 @@ impl Repository {
 
     /// Whether `version` serves, and was made of the files that `fingerprint` tells of.
     fn serves_from(&self, name: &str, version: u64, fingerprint: &Fingerprint) -> bool {
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        let models = self.models.read();
         let mut serving = models.get(name).into_iter().flat_map(Entry::serving);
         let made_of = serving.find(|(number, _)| *number == version).and_then(|(_, serving)| serving.made_of.as_ref());
         made_of.is_some_and(|made_of| made_of.agrees_on(version, fingerprint))
@@ -242,12 +240,4 @@ fn select(source: &Source) -> Result<Vec<u64>> {
 /// What the caller of a load is told. All of it, for whoever may load models must know what is wrong with one.
 fn refused(name: &str, error: &Error) -> Error {
     Error::new(error.kind(), format!("the model {name} could not be loaded: {}", error.chain()))
-}
-
-fn into_new(loaded: Vec<(u64, Loaded<Serving>)>) -> Vec<Serving> {
-    let new = |(_, loaded)| match loaded {
-        Loaded::New(serving) => Some(serving),
-        Loaded::Kept | Loaded::Failed(_) => None,
-    };
-    loaded.into_iter().filter_map(new).collect()
 }

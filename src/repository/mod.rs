@@ -19,13 +19,15 @@ mod lifecycle;
 mod loader;
 mod model;
 mod overrides;
+mod registry;
 mod served;
 mod state;
+mod sync;
 mod warm_up;
 mod watcher;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
 
@@ -39,9 +41,10 @@ use self::loader::{Action, Outcome};
 use self::model::Host;
 pub use self::model::{Kind, Model};
 pub use self::overrides::{Overrides, unloads_members};
+use self::registry::Registry;
 use self::served::{Models, Served, Serving};
-use self::state::Entry;
 pub use self::state::ModelState;
+use self::state::{Entry, Row};
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::response_cache::ResponseCache;
@@ -70,7 +73,7 @@ pub struct Repository {
     metrics: Metrics,
     devices: Devices,
     response_cache: Option<ResponseCache>,
-    models: RwLock<Models>,
+    models: Registry<Serving>,
     lines: Mutex<Lines>,
     /// Places for loads that go on at the same time.
     loads: Semaphore,
@@ -89,7 +92,7 @@ impl Repository {
             metrics,
             devices: Devices::new(),
             response_cache: None,
-            models: RwLock::default(),
+            models: Registry::default(),
             lines: Mutex::default(),
             loads: Semaphore::new(lifecycle::PARALLEL_LOADS),
             changes: watch::Sender::default(),
@@ -132,7 +135,7 @@ impl Repository {
 
     /// The members of the ensemble called `name`; none for another model.
     fn members(&self, name: &str) -> Vec<String> {
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        let models = self.models.read();
         let ensembles =
             models.get(name).into_iter().flat_map(Entry::serving).filter_map(|(_, serving)| match &serving.served {
                 Served::Ensemble(definition) => Some(definition.members().map(str::to_owned)),
@@ -146,7 +149,7 @@ impl Repository {
     /// # Errors
     /// `NotFound` for an unknown name or version, `Unavailable` with the reason where it is known but not ready.
     pub fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Model>> {
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        let models = self.models.read();
         served::find(&models, name, version)?
             .model(&models)
             .map_err(|error| error.map_message(|reason| format!("the model {name} is unavailable: {reason}")))
@@ -154,7 +157,7 @@ impl Repository {
 
     /// Every version that is ready, by name and version.
     pub fn ready(&self) -> Vec<Arc<Model>> {
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        let models = self.models.read();
         let served = models.values().flat_map(Entry::serving);
         served.filter_map(|(_, serving)| serving.served.model(&models).ok()).collect()
     }
@@ -171,13 +174,13 @@ impl Repository {
 
     /// The names of the models that are to be served, whether they are ready or not: without those that were unloaded.
     pub fn names(&self) -> Vec<String> {
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        let models = self.models.read();
         models.iter().filter(|(_, entry)| !entry.is_unloaded()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Every model and version that is known, with its state.
     pub fn index(&self) -> Vec<IndexEntry> {
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        let models = self.models.read();
         let rows = models
             .iter()
             .flat_map(|(name, entry)| served::rows(&models, entry).into_iter().map(move |row| (name, row)));
@@ -213,6 +216,7 @@ impl Repository {
     /// Loads and follows nothing any more. Calls that wait for a load are refused; a load that has begun ends, and what it has
     /// loaded serves nobody.
     pub fn stop(&self) {
+        self.models.close();
         self.closed.send_replace(true);
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).close();
     }
@@ -228,30 +232,26 @@ impl Repository {
     }
 
     fn knows(&self, name: &str) -> bool {
-        self.models.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+        self.models.read().contains_key(name)
     }
 
-    /// Changes the entry of the model called `name`, and has metrics and watchers see what has become of it. An entry of
-    /// which nothing is known any more is removed.
+    /// Changes the entry of the model called `name`, and has metrics and watchers see what has become of it.
     fn change<T>(&self, name: &str, change: impl FnOnce(&mut Entry<Serving>) -> T) -> T {
-        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
-        let entry = models.entry(name.to_owned()).or_default();
-        let before = entry.rows();
-        let changed = change(entry);
-        let after = entry.rows();
-        for (version, ..) in before {
+        let changed = self.models.change(name, change, |models, before| self.show_change(models, name, before));
+        self.changes.send_replace(());
+        changed
+    }
+
+    /// Shows in the metrics what has become of the model called `name`, which had the rows `before`. To be called while nobody
+    /// can change it, so that the last change is also the last that the metrics see.
+    fn show_change(&self, models: &Models, name: &str, before: &[Row]) {
+        let after = models.get(name).map(Entry::rows).unwrap_or_default();
+        for &(version, ..) in before {
             if let Some(gone) = version.filter(|_| !after.iter().any(|(other, ..)| *other == version)) {
                 self.metrics.forget_state(name, gone, ModelState::ALL);
             }
         }
-        if after.is_empty() {
-            models.remove(name);
-        }
-        // While the lock is held, so that the last change is also the last that the metrics see.
-        self.show_states(&models, name);
-        drop(models);
-        self.changes.send_replace(());
-        changed
+        self.show_states(models, name);
     }
 
     /// Shows the states of the model called `name` in the metrics, and of every ensemble, which may follow.

@@ -1,18 +1,18 @@
 //! What serves: a graph of its own, or an ensemble, which is as ready as its members are.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
 use super::ensemble::Definition;
 use super::fingerprint::Fingerprint;
+use super::registry::{Entries, is_either_shared, is_shared};
 use super::state::{Entry, Found, ModelState, Row};
 use super::{GraphModel, Model};
 use crate::error::{Error, Result};
 
 /// All models, by name.
-pub(super) type Models = BTreeMap<String, Entry<Serving>>;
+pub(super) type Models = Entries<Serving>;
 
 /// What serves one version.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Serving {
         match &self.served {
             // The model holds its graph, once.
             Served::Graph(model) => {
-                Arc::strong_count(model) > 1 || model.graph().is_some_and(|graph| Arc::strong_count(graph) > 1)
+                model.graph().map_or_else(|| is_shared(model), |graph| is_either_shared(model, graph))
             }
             Served::Ensemble(definition) => definition.is_held(),
         }

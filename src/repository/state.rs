@@ -7,12 +7,16 @@ use std::collections::BTreeMap;
 
 /// Where a model version is in its life, as the repository index spells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each name says what it is")]
 pub enum ModelState {
+    /// Nothing is known of it.
     Unknown,
+    /// It takes requests.
     Ready,
+    /// It takes none, for a reason that is known.
     Unavailable,
+    /// It is being loaded, and nothing of it serves yet.
     Loading,
+    /// It takes no more requests; those that it has are being answered.
     Unloading,
 }
 
@@ -86,6 +90,16 @@ pub(super) enum Found<'a, S> {
 
 /// A row of the index: the version, `None` where none is known, its state and the reason.
 pub(super) type Row = (Option<u64>, ModelState, String);
+
+impl<S> Loaded<S> {
+    /// What was loaded.
+    pub(super) fn into_new(self) -> Option<S> {
+        match self {
+            Self::New(serving) => Some(serving),
+            Self::Kept | Self::Failed(_) => None,
+        }
+    }
+}
 
 impl<S> Default for Entry<S> {
     fn default() -> Self {
@@ -307,5 +321,7 @@ fn list(numbers: &[u64]) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }
 
+// The path is spelled out for `tests/swap_and_drain.rs`, which has this file under another module.
 #[cfg(test)]
+#[path = "state/tests.rs"]
 mod tests;
