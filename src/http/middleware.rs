@@ -174,7 +174,7 @@ impl<'a> Observation<'a> {
         if self.is_probe && status.is_success() {
             return;
         }
-        tracing::info!(
+        tracing::debug!(
             target: "convoy::access",
             method = %self.method,
             path = self.uri.path(),
