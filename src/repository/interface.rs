@@ -33,6 +33,13 @@ pub struct ClassOutput {
 }
 
 impl Interface {
+    /// Whether `shape` is that of an input tensor of any number of rows.
+    pub fn takes(&self, shape: &[usize]) -> bool {
+        let TensorSpec { shape: wanted, .. } = &self.input;
+        shape.len() == wanted.len()
+            && shape.iter().zip(wanted).skip(1).all(|(&got, &want)| want < 0 || got as i64 == want)
+    }
+
     /// What output number `index` holds, where it holds class scores.
     pub fn class_scores(&self, index: usize) -> Option<Scores> {
         let mut outputs = std::iter::once(&self.class_output).chain(&self.branches);

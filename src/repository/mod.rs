@@ -21,8 +21,10 @@ mod model;
 mod overrides;
 mod served;
 mod state;
+mod translate;
 mod warm_up;
 mod watcher;
+mod wire;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -30,7 +32,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{Semaphore, watch};
 
 pub use self::control::{ModelControlConfig, ModelControlMode};
-pub use self::description::{Description, TensorDescription};
 pub use self::ensemble::{Ensemble, Member};
 pub use self::graph_model::GraphModel;
 pub use self::interface::{ClassOutput, Interface};
@@ -42,6 +43,7 @@ pub use self::overrides::{Overrides, unloads_members};
 use self::served::{Models, Served, Serving};
 use self::state::Entry;
 pub use self::state::ModelState;
+pub use self::translate::Machine;
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::scheduler::device::Devices;

@@ -16,6 +16,7 @@ use crate::engine::{Graph, GraphOptions, Runtime, Session};
 use crate::inference::DEFAULT_TOP_K;
 use crate::postprocess;
 use crate::preprocess::{PictureLimits, Preprocessor};
+use crate::repository::Machine;
 use crate::repository::config::ModelConfig;
 use crate::repository::layout::MODEL_FILE;
 
@@ -32,8 +33,12 @@ pub(super) fn measure(
     warmup: Duration,
     until: Until,
 ) -> Result<Measurement> {
-    let config = ModelConfig::read(folder)?;
-    let options = GraphOptions { providers: config.providers.clone(), intra_op_threads: 1 };
+    let config = ModelConfig::read(folder, Machine::of(runtime))?;
+    let options = GraphOptions {
+        providers: config.providers.clone(),
+        intra_op_threads: 1,
+        optimization: config.graph_optimization,
+    };
     let (graph, first) = Graph::load(runtime, &folder.join(version.to_string()).join(MODEL_FILE), &options)?;
     let device_id = graph.provider().device_ids()[0];
     let mut loops = std::iter::once(Ok(first))
