@@ -1,15 +1,14 @@
 //! The server under more load than it can take: an open loop at multiples of its capacity, each request with a deadline.
 //!
-//! The load runs on the same cores as the server and takes its part of them, which grows with the rate. So that this does not
-//! pass for the server's own loss, the table has a column for the server's CPU time: where the cores are full, what it lacks of
-//! the whole went to the load.
+//! The load has the last core to itself (taskset), since what it takes grows with the rate and would pass for the server's own
+//! loss.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::protocols::median;
-use super::server::Way;
+use super::server::{Cores, Way};
 use super::table::{Row, said};
 use super::{Bench, MODELS, Model};
 use crate::progress;
@@ -28,6 +27,8 @@ const ROUNDS: usize = 3;
 
 /// Measures each model and prints Markdown.
 pub(super) fn measure(bench: &Bench, picture: &Path) -> Result<()> {
+    ensure!(bench.cores > 1, "the server and its load need a core each");
+    println!("Under overload, the server on {} of {} cores and the load on the last\n", bench.cores - 1, bench.cores);
     for model in &MODELS {
         measure_model(bench, model, picture)?;
     }
@@ -36,7 +37,7 @@ pub(super) fn measure(bench: &Bench, picture: &Path) -> Result<()> {
 
 fn measure_model(bench: &Bench, model: &Model, picture: &Path) -> Result<()> {
     progress::say(&format!("measuring {} under overload", model.name));
-    let server = bench.start(&bench.make_repository(model)?)?;
+    let server = bench.start_on(&bench.make_repository(model)?, Cores::Apart(bench.cores))?;
     let alone_ms = server.load_once(Way::http(picture), 1, bench.seconds)?.p50_ms;
     let capacity = server.load_once(Way::http(picture), 8, bench.seconds)?.images_per_s;
     let deadline_ms = (DEADLINE * alone_ms).round();
