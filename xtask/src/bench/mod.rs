@@ -161,7 +161,7 @@ impl Bench {
         let ready_ms = server.ready_ms();
         server.stop()?;
         let after = self.floor(model, repository, picture)?;
-        let floor = Row::mean(&before, &after);
+        let floor = Row::median(&[before, after]);
         println!("{} with a JPEG of {label} (ready after {ready_ms:.0} ms)\n", model.name);
         let table = Table { floor, rows, grpc };
         println!("{table}");

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::protocols::median;
 use super::server::{Cores, Way};
 use super::table::{Row, said};
 use super::{Bench, MODELS, Model};
@@ -48,25 +47,9 @@ fn measure_model(bench: &Bench, model: &Model, picture: &Path) -> Result<()> {
         }
     }
     server.stop()?;
-    let rows: Vec<(f64, Row)> = LOADS.into_iter().zip(measured.iter().map(|rows| of_medians(rows))).collect();
+    let rows: Vec<(f64, Row)> = LOADS.into_iter().zip(measured.iter().map(|rows| Row::median(rows))).collect();
     print_table(model, alone_ms, capacity, deadline_ms, &rows);
     Ok(())
-}
-
-fn of_medians(rows: &[Row]) -> Row {
-    let of = |value: fn(&Row) -> f64| median(rows.iter().map(value));
-    Row {
-        concurrency: 0.0,
-        images_per_s: of(|row| row.images_per_s),
-        p50_ms: of(|row| row.p50_ms),
-        p99_ms: of(|row| row.p99_ms),
-        refused: of(|row| row.refused),
-        refused_p99_ms: of(|row| row.refused_p99_ms),
-        expired: of(|row| row.expired),
-        errors: rows.iter().map(|row| row.errors).sum(),
-        cpu_ms_per_image: of(|row| row.cpu_ms_per_image),
-        rss_mib: of(|row| row.rss_mib),
-    }
 }
 
 fn print_table(model: &Model, alone_ms: f64, capacity: f64, deadline_ms: f64, rows: &[(f64, Row)]) {
