@@ -7,6 +7,7 @@ use std::{env, fs};
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     onnx()?;
+    model_config()?;
     grpc()
 }
 
@@ -19,22 +20,43 @@ fn onnx() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Triton's model configuration is a file format too, so it stands below the protocol that also sends it.
+fn model_config() -> Result<(), Box<dyn Error>> {
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.open_file("model_config.proto")?;
+    let out = PathBuf::from(env::var("OUT_DIR")?).join("model_config");
+    fs::create_dir_all(&out)?;
+    // What its text and JSON forms are read and written by.
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    let mut config = prost_build::Config::new();
+    config.out_dir(&out).btree_map(["."]).compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}
+
 fn grpc() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.open_files(["grpc_service.proto", "convoy/v1/image_classifier.proto"])?.include_imports(true);
     // What server reflection answers with.
     let path = PathBuf::from(env::var("OUT_DIR")?).join("grpc_descriptors.bin");
     fs::write(path, compiler.encode_file_descriptor_set())?;
+    let descriptors = compiler.file_descriptor_set();
     let mut config = prost_build::Config::new();
     // The codec knows by its name which messages nest.
     config.enable_type_names();
-    tonic_prost_build::configure()
+    let mut builder = tonic_prost_build::configure()
         .build_transport(false)
         // Tensors and pictures share the buffer that the message arrived in.
         .bytes(".inference")
         .bytes(".convoy.v1")
         .btree_map(".inference")
-        .codec_path("crate::grpc::codec::MessageCodec")
-        .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
+        .codec_path("crate::grpc::codec::MessageCodec");
+    for file in descriptors.file.iter().filter(|file| file.name() == "model_config.proto") {
+        let messages = file.message_type.iter().filter_map(|message| message.name.as_deref());
+        let enumerations = file.enum_type.iter().filter_map(|enumeration| enumeration.name.as_deref());
+        for name in messages.chain(enumerations) {
+            builder = builder.extern_path(format!(".inference.{name}"), format!("crate::triton::proto::{name}"));
+        }
+    }
+    builder.compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 pub use self::body_bytes::{BodyBytes, HeldBytes};
 pub use self::catalog::{Changes, EXTENSIONS, parse_version};
 use self::looked_up::{LookedUp, look_up};
+use self::outputs::Shapes;
 use self::pictures::{Pictures, Waiting};
 use self::request::Part;
 pub use self::request::{
@@ -190,14 +191,15 @@ impl Inference {
         let model = Arc::clone(admission.model());
         let requested = outputs::resolve(&model, &request)?;
         let input = single_input(&model, request.inputs)?;
-        let (answers, decode) = if input.data_type() == DataType::Bytes {
+        let (answers, decode, shapes) = if input.data_type() == DataType::Bytes {
             check_count(input.len(), input.shape(), &self.inner.limits)?;
-            self.run_pictures(admission, input.to_byte_strings()?).await?
+            let (answers, decode) = self.run_pictures(admission, input.to_byte_strings()?).await?;
+            (answers, decode, Shapes::Client)
         } else {
-            self.check_tensor(&model, &input)?;
-            (run_tensor(admission, &input).await?, Duration::ZERO)
+            let (input, shapes) = self.check_tensor(&model, input)?;
+            (run_tensor(admission, &input).await?, Duration::ZERO, shapes)
         };
-        let outputs = outputs::collect(&model, &requested, &answers)?;
+        let outputs = outputs::collect(&model, &requested, &answers, shapes)?;
         Ok(InferResponse { outputs, timing: timing(admission.context(), &answers, decode) })
     }
 
@@ -280,8 +282,8 @@ impl Inference {
         Ok((average::over_members(admission.model(), picture.complete(parts, run))?, decode))
     }
 
-    /// Checks a tensor against the model's input.
-    fn check_tensor(&self, model: &Model, input: &Tensor) -> Result<()> {
+    /// Checks a tensor against the model's input, and returns it in the graph's shape and the form in which it came.
+    fn check_tensor(&self, model: &Model, input: Tensor) -> Result<(Tensor, Shapes)> {
         let spec = model.input();
         if input.data_type() != spec.data_type {
             let takes = match spec.data_type {
@@ -290,17 +292,20 @@ impl Inference {
             };
             return Err(Error::invalid(format!("the input {} takes {takes}, not {}", spec.name, input.data_type())));
         }
-        let fits = input.shape().len() == spec.shape.len()
-            && input.shape()[1..].iter().zip(&spec.shape[1..]).all(|(&got, &want)| want < 0 || got as i64 == want);
-        if !fits {
-            return Err(Error::invalid(format!(
-                "the input {} takes the shape {:?} (-1 for any), not {:?}",
-                spec.name,
-                spec.shape,
-                input.shape()
-            )));
-        }
-        if input.shape()[0] == 0 || input.is_empty() {
+        let (input, shapes) = match model.to_graph(&input)? {
+            Some(input) => (input, Shapes::Client),
+            // Rows put together, which is how some protocols have them whatever the model's input is said to be.
+            None if model.takes_rows(input.shape()) => (input, Shapes::Graph),
+            None => {
+                return Err(Error::invalid(format!(
+                    "the input {} takes the shape {:?} (-1 for any), not {:?}",
+                    spec.name,
+                    spec.shape,
+                    input.shape()
+                )));
+            }
+        };
+        if input.is_empty() {
             return Err(Error::invalid(format!("the input {} has no elements", spec.name)));
         }
         if input.bytes().len() > self.inner.limits.max_tensor_bytes {
@@ -311,7 +316,7 @@ impl Inference {
                 self.inner.limits.max_tensor_bytes
             )));
         }
-        Ok(())
+        Ok((input, shapes))
     }
 }
 

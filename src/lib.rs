@@ -22,4 +22,5 @@ pub mod server;
 pub mod telemetry;
 pub mod tensor;
 pub mod toml_file;
+pub mod triton;
 pub mod zoo;

@@ -16,10 +16,25 @@ use std::process::Command;
 
 use convoy::repository::ModelControlMode;
 use convoy::server::Server;
+use convoy::triton;
+use prost::Message;
 use server::{PLAIN_RECIPE, Repository, config, start};
 
 /// A model that holds a single request back for an hour, and runs two at once.
 const HELD: &str = "max_batch_size = 2\n[instances]\ncount = 1\n[batching]\nmax_queue_delay_us = 3600000000\n";
+
+/// A Triton model repository's configuration of `means`.
+const PBTXT: &str = r#"
+name: "pbtxt"
+platform: "onnxruntime_onnx"
+max_batch_size: 8
+input [ { name: "input" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ 3, 8, 8 ] } ]
+output [ { name: "logits" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "colours.txt" } ]
+instance_group [ { count: 1 kind: KIND_CPU } ]
+dynamic_batching { max_queue_delay_microseconds: 100 default_queue_policy { max_queue_size: 64 } }
+parameters { key: "convoy.preprocess.scale" value { string_value: "0.00392156862745098" } }
+metric_tags { key: "tier" value: "test" }
+"#;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -38,7 +53,11 @@ async fn serve() -> (Server, Repository) {
     let repository = Repository::new()
         .with("means", &graphs::channel_means(8, None), &means, "red\ngreen\nblue\n")
         .with("spare", &graphs::channel_means(8, None), "max_batch_size = 2", "")
-        .with("held", &graphs::channel_means(8, None), HELD, "");
+        .with("held", &graphs::channel_means(8, None), HELD, "")
+        .with("pbtxt", &graphs::channel_means(8, None), "", "");
+    for (name, text) in [("config.pbtxt", PBTXT), ("colours.txt", "red\ngreen\nblue\n")] {
+        std::fs::write(repository.path().join("pbtxt").join(name), text).unwrap();
+    }
     let mut config = config(&repository);
     config.model_control.mode = ModelControlMode::Explicit;
     config.model_control.load = vec!["*".into()];
@@ -123,6 +142,54 @@ async fn the_example_in_rust() {
     let example = tests.parent().unwrap().with_file_name("examples").join("classify");
     assert!(example.exists(), "{} is missing: `cargo build --example classify` makes it", example.display());
     run_example(example, Vec::new()).await;
+}
+
+/// The lines that `tests/reference/triton_config.py` prints for the texts in `folder`, in words.
+async fn read_by_protobuf(folder: &Path, json: &Path) -> Vec<Vec<String>> {
+    let script = root().join("tests/reference/triton_config.py").display().to_string();
+    let said = run(python(), vec![script, folder.display().to_string(), json.display().to_string()]).await;
+    said.lines().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protobufs_own_parser_reads_the_same_configurations() {
+    let folder = root().join("tests/fixtures/triton");
+    let json = tempfile::tempdir().unwrap();
+    let read = |name: &str| triton::parse_text(&std::fs::read_to_string(folder.join(format!("{name}.pbtxt"))).unwrap());
+    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "pbtxt")).collect();
+    for path in &files {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let config = read(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let written = triton::to_json(&config).to_string();
+        assert_eq!(triton::parse_json(&written).unwrap(), config, "{name}");
+        std::fs::write(json.path().join(format!("{name}.json")), written).unwrap();
+    }
+    let theirs = read_by_protobuf(&folder, json.path()).await;
+    assert_eq!(theirs.len(), files.len());
+    for words in theirs {
+        let [name, message] = words.as_slice() else { panic!("{words:?}") };
+        let bytes: Vec<u8> = message
+            .as_bytes()
+            .chunks_exact(2)
+            .map(|digits| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap())
+            .collect();
+        assert_eq!(read(name).unwrap(), triton::ModelConfig::decode(bytes.as_slice()).unwrap(), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protobufs_own_parser_finds_mistakes_in_the_same_lines() {
+    let folder = root().join("tests/fixtures/triton/broken");
+    let theirs = read_by_protobuf(&folder, &folder).await;
+    assert!(theirs.len() >= 10, "{theirs:?}");
+    for words in theirs {
+        let [name, error, line] = words.as_slice() else { panic!("{words:?}") };
+        assert_eq!(error, "error", "{name}");
+        let text = std::fs::read_to_string(folder.join(format!("{name}.pbtxt"))).unwrap();
+        let ours = triton::parse_text(&text).unwrap_err();
+        assert!(ours.starts_with(&format!("line {line}, column ")), "{name}: {ours}");
+    }
 }
 
 /// Exports every architecture, one after the other, into a temporary folder.

@@ -4,7 +4,7 @@ mod support;
 
 use std::path::Path;
 
-use convoy::engine::{CudaOptions, Graph, GraphOptions, Provider, Runtime, TensorRtOptions};
+use convoy::engine::{CudaOptions, Graph, GraphOptimization, GraphOptions, Provider, Runtime, TensorRtOptions};
 use convoy::error::Error;
 use convoy::tensor::Tensor;
 use support::graphs;
@@ -14,7 +14,12 @@ fn runtime() -> Runtime {
 }
 
 fn load(path: &Path, providers: Vec<Provider>) -> Result<Graph, Error> {
-    Graph::load(&runtime(), path, &GraphOptions { providers, intra_op_threads: 1 }).map(|(graph, _)| graph)
+    Graph::load(
+        &runtime(),
+        path,
+        &GraphOptions { providers, intra_op_threads: 1, optimization: GraphOptimization::All },
+    )
+    .map(|(graph, _)| graph)
 }
 
 /// A picture whose every pixel of channel c is `values[c]`: its channel means are those values.

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["repository"],
     &["scheduler", "preprocess", "postprocess", "response_cache", "zoo"],
     &["engine"],
-    &["onnx"],
+    &["onnx", "triton"],
     &["telemetry", "net", "auth"],
     &["reload", "toml_file"],
     &["tensor"],

@@ -192,7 +192,7 @@ options! {
     #[arg(long, env = "CONVOY_LOG_FORMAT", value_enum)]
     log_format: LogFormat => log.format;
 
-    /// Which log events are written: a level, then levels of modules, as in `info,convoy::access=warn` [default: info,ort=warn]
+    /// Which log events are written: a level, then levels of modules, as in `info,convoy::access=debug` [default: info,ort=warn]
     #[arg(long, env = "CONVOY_LOG_LEVEL", value_name = "FILTER")]
     log_level: String => log.level;
 

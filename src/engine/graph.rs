@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 use super::weights::SharedWeights;
@@ -17,6 +18,23 @@ pub struct GraphOptions {
     pub providers: Vec<Provider>,
     /// Threads inside one run of one session (CPU work only).
     pub intra_op_threads: usize,
+    /// How far the graph is rewritten before it runs.
+    pub optimization: GraphOptimization,
+}
+
+/// How far ONNX Runtime rewrites a graph before it runs. Each includes the one before; results may differ in the last bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GraphOptimization {
+    /// Not at all.
+    None,
+    /// Constants are folded and nodes without effect removed.
+    Basic,
+    /// Nodes are fused.
+    Extended,
+    /// Layouts are changed to those that the machine runs fastest.
+    #[default]
+    All,
 }
 
 /// A model file from which sessions are made. Sessions on the CPU share one copy of the weights.
@@ -24,6 +42,7 @@ pub struct Graph {
     runtime: Runtime,
     path: PathBuf,
     intra_op_threads: usize,
+    optimization: GraphOptimization,
     /// The providers that stand: the chosen one and what it may hand nodes to.
     providers: Vec<Provider>,
     shared: Option<SharedWeights>,
@@ -49,6 +68,7 @@ impl Graph {
                 runtime: runtime.clone(),
                 path: path.to_path_buf(),
                 intra_op_threads: options.intra_op_threads,
+                optimization: options.optimization,
                 providers: providers.to_vec(),
                 shared: None,
             };
@@ -127,8 +147,14 @@ impl Graph {
     }
 
     fn optimising_builder(&self, device_id: i32) -> Result<SessionBuilder> {
+        let level = match self.optimization {
+            GraphOptimization::None => GraphOptimizationLevel::Disable,
+            GraphOptimization::Basic => GraphOptimizationLevel::Level1,
+            GraphOptimization::Extended => GraphOptimizationLevel::Level2,
+            GraphOptimization::All => GraphOptimizationLevel::All,
+        };
         self.builder(device_id)?
-            .with_optimization_level(GraphOptimizationLevel::All)
+            .with_optimization_level(level)
             .map_err(|error| failed("graph optimisation cannot be switched on", &error))
     }
 

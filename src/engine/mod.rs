@@ -9,7 +9,7 @@ mod runtime;
 mod session;
 mod weights;
 
-pub use graph::{Graph, GraphOptions};
+pub use graph::{Graph, GraphOptimization, GraphOptions};
 pub use provider::{ArenaExtendStrategy, ConvAlgorithmSearch, CudaOptions, Provider, TensorRtOptions};
 pub use runtime::{LIBRARY_FILE_NAME, Runtime};
 pub use session::Session;

@@ -57,6 +57,11 @@ impl Runtime {
         Ok(LOADED.get_or_init(|| runtime).clone())
     }
 
+    /// Whether the library was built with the CUDA provider. Whether that can run on this machine, only a session shows.
+    pub fn offers_cuda(&self) -> bool {
+        <ort::ep::CUDA as ort::ep::ExecutionProvider>::is_available().unwrap_or(false)
+    }
+
     /// The library's path.
     pub fn library(&self) -> &Path {
         &self.library

@@ -179,7 +179,7 @@ impl Drop for Observation {
         if code == Code::Ok && is_probe {
             return;
         }
-        tracing::info!(
+        tracing::debug!(
             target: "convoy::access",
             method = "grpc",
             path = self.path,

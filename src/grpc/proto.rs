@@ -9,6 +9,9 @@ pub mod inference {
         reason = "generated code; the schema documents itself"
     )]
 
+    // The protocol's package has these, too; they are generated apart, for those that know no protocol.
+    pub use crate::triton::proto::*;
+
     tonic::include_proto!("inference");
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -15,7 +15,7 @@ use tower::ServiceBuilder;
 use tower::util::option_layer;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::SizeAbove;
+use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 use tracing::Instrument;
@@ -39,8 +39,21 @@ const CLIENT_LEFT: u16 = 499;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Probe;
 
+/// Marks an answer that is not to be compressed whoever asks for it: `tritonclient`'s asyncio client always asks, and reads no
+/// compressed answer but an inference's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Uncompressed;
+
+/// Marks an answer as [`Uncompressed`].
+pub(super) async fn uncompressed(mut response: Response) -> Response {
+    response.extensions_mut().insert(Uncompressed);
+    response
+}
+
 /// Puts the middleware around `routes`, outermost first: observation, CORS, compression of answers, decompression of requests.
 pub(super) fn wrap(routes: Router, observer: &Arc<Observer>, cors: Option<&CorsLayer>) -> Router {
+    let may_be_compressed =
+        |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| extensions.get::<Uncompressed>().is_none();
     routes.layer(
         ServiceBuilder::new()
             .layer(from_fn_with_state(Arc::clone(observer), observe))
@@ -48,7 +61,7 @@ pub(super) fn wrap(routes: Router, observer: &Arc<Observer>, cors: Option<&CorsL
             .layer(
                 CompressionLayer::new()
                     .quality(CompressionLevel::Fastest)
-                    .compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)),
+                    .compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES).and(may_be_compressed)),
             )
             // Encodings that are not taken pass through to the reader of the body, which answers them in JSON.
             .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true)),
@@ -174,7 +187,7 @@ impl<'a> Observation<'a> {
         if self.is_probe && status.is_success() {
             return;
         }
-        tracing::info!(
+        tracing::debug!(
             target: "convoy::access",
             method = %self.method,
             path = self.uri.path(),

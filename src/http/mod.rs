@@ -12,6 +12,7 @@ mod error;
 mod extract;
 mod hosting;
 mod json;
+mod lingering;
 mod listener;
 mod metrics;
 mod middleware;

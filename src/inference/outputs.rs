@@ -40,8 +40,22 @@ pub(super) fn resolve(model: &Model, request: &InferRequest) -> Result<Vec<Reque
     Ok(requested)
 }
 
+/// Which shapes tensors have, where the model shows clients others than its graph's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shapes {
+    /// Those that clients see.
+    Client,
+    /// The graph's.
+    Graph,
+}
+
 /// The requested outputs over all answers, joined along the batch dimension.
-pub(super) fn collect(model: &Model, requested: &[Requested], answers: &[Answer]) -> Result<Vec<(String, Tensor)>> {
+pub(super) fn collect(
+    model: &Model,
+    requested: &[Requested],
+    answers: &[Answer],
+    shapes: Shapes,
+) -> Result<Vec<(String, Tensor)>> {
     requested
         .iter()
         .map(|requested| {
@@ -50,6 +64,10 @@ pub(super) fn collect(model: &Model, requested: &[Requested], answers: &[Answer]
             let tensor = match requested.classification {
                 Some(count) => classification(model, &whole, count)?,
                 None => whole,
+            };
+            let tensor = match shapes {
+                Shapes::Client => model.to_client(requested.index, requested.classification.is_some(), tensor)?,
+                Shapes::Graph => tensor,
             };
             Ok((model.outputs()[requested.index].name.clone(), tensor))
         })

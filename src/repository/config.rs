@@ -1,14 +1,20 @@
-//! A model's `config.toml`. Everything in it has a default, and an unknown key is an error.
+//! A model's `config.toml`, or Triton's `config.pbtxt` in its place. Everything in it has a default, and an unknown key is an error.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
 
-use super::layout::CONFIG_FILE;
-use crate::engine::Provider;
+use super::layout::{CONFIG_FILE, MODEL_FILE, TRITON_CONFIG_FILE};
+use super::overrides::is_plain_name;
+use super::translate::{Machine, Translation, translate};
+use crate::engine::{GraphOptimization, Provider};
 use crate::error::{Error, Result};
 use crate::postprocess::Scores;
 use crate::preprocess::Recipe;
+use crate::triton;
 
 /// The most that a size in the configuration can be. Each is far beyond use; over it, a slip of the keyboard would take all
 /// memory, or threads without end, from the other models.
@@ -17,7 +23,7 @@ const MAX_QUEUE_SIZE: usize = 1 << 20;
 const MAX_INSTANCES: usize = 1024;
 const MAX_THREADS: usize = 1024;
 
-/// A model's configuration, as `config.toml` in its folder gives it.
+/// A model's configuration, as `config.toml` in its folder gives it, or `config.pbtxt`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
@@ -33,6 +39,10 @@ pub struct ModelConfig {
     pub scores: Option<Scores>,
     /// Which versions are loaded: `{ latest = n }`, `"all"` or `{ specific = [1, 3] }`. Default: `{ latest = 1 }`.
     pub versions: VersionPolicy,
+    /// The graph's file in a version's folder. Default: `model.onnx`. Where that is a folder, the `model.onnx` in it.
+    pub filename: Option<String>,
+    /// How far ONNX Runtime rewrites the graph: `"none"`, `"basic"`, `"extended"` or `"all"`, the default.
+    pub graph_optimization: GraphOptimization,
     /// How a picture becomes the input tensor.
     pub preprocess: Recipe,
     /// The queue and the batches.
@@ -45,6 +55,9 @@ pub struct ModelConfig {
     pub response_cache: ModelCacheConfig,
     /// A picture whose class is known, which must come out before the model serves. Default: none.
     pub golden: Option<GoldenConfig>,
+    /// What the others were translated from, where that was Triton's configuration.
+    #[serde(skip)]
+    pub triton: Option<Arc<triton::ModelConfig>>,
 }
 
 /// The `[response_cache]` table.
@@ -166,21 +179,81 @@ impl VersionPolicy {
 }
 
 impl ModelConfig {
-    /// Reads `config.toml` in `folder`; the defaults where there is none.
+    /// Reads the configuration in `folder`, whose name is the model's: `config.toml`, else Triton's `config.pbtxt`, else the defaults.
+    /// The log says what of it is without effect, and where a recipe is assumed.
     ///
     /// # Errors
     /// `InvalidArgument` with a message that names the file, and the key and line where that is known.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(CONFIG_FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(Error::invalid(format!("{}: {error}", path.display()))),
+    pub fn read(folder: &Path, machine: Machine) -> Result<Self> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let model = &*name;
+        let path = folder.join(TRITON_CONFIG_FILE);
+        if let Some(text) = read_file(&folder.join(CONFIG_FILE))? {
+            if path.exists() {
+                warn!(model, "there are both {CONFIG_FILE} and {TRITON_CONFIG_FILE}: {CONFIG_FILE} is read");
+            }
+            return Self::from_toml(&text, &folder.join(CONFIG_FILE));
+        }
+        let Some(text) = read_file(&path)? else {
+            info!(model, "there is no {CONFIG_FILE}: torchvision's ImageNet preprocessing is assumed");
+            return Ok(Self::default());
         };
-        let config: Self =
-            toml::from_str(&text).map_err(|error| Error::invalid(format!("{}: {error}", path.display()).trim_end()))?;
-        config.check().map_err(|reason| Error::invalid(format!("{}: {reason}", path.display())))?;
+        let translated = triton::parse_text(&text).and_then(|read| translate(read, model, machine));
+        let translation = translated.map_err(|reason| Error::invalid(format!("{}: {reason}", path.display())))?;
+        Ok(translation.noted(model))
+    }
+
+    fn from_toml(text: &str, path: &Path) -> Result<Self> {
+        let in_file = |reason: String| Error::invalid(format!("{}: {}", path.display(), reason.trim_end()));
+        let config: Self = toml::from_str(text).map_err(|error| in_file(error.to_string()))?;
+        config.check().map_err(in_file)?;
         Ok(config)
+    }
+
+    /// Reads a configuration that is brought along, as a JSON object: the keys of `config.toml`, or Triton's.
+    ///
+    /// # Errors
+    /// What is wrong, beginning with the key where that is known.
+    pub(super) fn from_json(text: &str, name: &str, machine: Machine) -> Result<Self, String> {
+        let keys: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
+            .map_err(|error| format!("it is not a model's configuration as JSON: {error}"))?;
+        // Both have a `max_batch_size`, which means the same, and an `output`, which does not.
+        let is_tritons = keys.iter().any(|(key, value)| match key.as_str() {
+            "max_batch_size" => false,
+            "output" => !value.is_string(),
+            key => triton::has_field(key),
+        });
+        if is_tritons {
+            return Ok(translate(triton::parse_json(text)?, name, machine)?.noted(name));
+        }
+        let config: Self = serde_json::from_value(serde_json::Value::Object(keys))
+            .map_err(|error| format!("it is not a model's configuration as JSON: {error}"))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The name of the file whose keys or fields an error is about.
+    pub(super) fn file(&self) -> &'static str {
+        if self.triton.is_some() { TRITON_CONFIG_FILE } else { CONFIG_FILE }
+    }
+
+    /// The graph in the version's folder `version`.
+    pub fn graph(&self, version: &Path) -> PathBuf {
+        let path = version.join(self.filename());
+        // As in Triton, a folder in the file's place holds a graph and the weights beside it.
+        if path.is_dir() { path.join(MODEL_FILE) } else { path }
+    }
+
+    /// The name of the graph's file in a version's folder.
+    pub(super) fn filename(&self) -> &str {
+        self.filename.as_deref().unwrap_or(MODEL_FILE)
+    }
+
+    /// Whether no rows of different requests may be put together, as Triton understands a `max_batch_size` of 0 beside inputs or outputs
+    /// that are named. Without these, Triton looks into the graph whether it can be batched, and so do we.
+    pub(super) fn is_unbatched(&self) -> bool {
+        let triton = self.triton.as_ref();
+        triton.is_some_and(|read| read.max_batch_size == 0 && !(read.input.is_empty() && read.output.is_empty()))
     }
 
     /// What the types cannot say.
@@ -198,6 +271,9 @@ impl ModelConfig {
         if self.batching.default_priority == 0 {
             return Err("batching.default_priority: must be at least 1, the most urgent".to_owned());
         }
+        if !is_plain_name(self.filename()) {
+            return Err("filename: is not the name of a file".to_owned());
+        }
         if self.golden.as_ref().is_some_and(|golden| !(0.0..=1.0).contains(&golden.min_score)) {
             return Err("golden.min_score: is a probability, from 0 to 1".to_owned());
         }
@@ -211,20 +287,45 @@ impl ModelConfig {
     }
 }
 
+impl Translation {
+    /// The configuration. What else there is to say goes to the log.
+    fn noted(self, model: &str) -> ModelConfig {
+        let Self { config, ignored, assumes_recipe } = self;
+        if !ignored.is_empty() {
+            warn!(model, "of Triton's configuration this has no effect here: {}", ignored.join("; "));
+        }
+        if assumes_recipe {
+            info!(model, "no parameter convoy.preprocess.… is there: torchvision's ImageNet preprocessing is assumed");
+        }
+        config
+    }
+}
+
+/// The text of the file at `path`; `None` where there is none.
+fn read_file(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::invalid(format!("{}: {error}", path.display()))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MACHINE: Machine = Machine { cores: 4, offers_cuda: false };
+
     fn parse(text: &str) -> Result<ModelConfig> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(CONFIG_FILE), text).unwrap();
-        ModelConfig::read(folder.path())
+        ModelConfig::read(folder.path(), MACHINE)
     }
 
     #[test]
     fn everything_has_a_default() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(ModelConfig::read(folder.path()).unwrap(), ModelConfig::default());
+        assert_eq!(ModelConfig::read(folder.path(), MACHINE).unwrap(), ModelConfig::default());
         assert_eq!(parse("").unwrap(), ModelConfig::default());
     }
 

@@ -1,9 +1,18 @@
-//! How a loaded model is served, in the terms of Triton's model configuration, which clients of either protocol read.
+//! How a loaded model is served, as Triton's model configuration, which clients of either protocol read.
 
 use super::Model;
 use super::config::{BatchingConfig, VersionPolicy};
-use super::layout::{LABELS_FILE, MODEL_FILE};
-use crate::tensor::{DataType, TensorSpec};
+use super::layout::LABELS_FILE;
+use crate::tensor::TensorSpec;
+use crate::triton;
+use crate::triton::proto::model_config::SchedulingChoice;
+use crate::triton::proto::model_instance_group::Kind;
+use crate::triton::proto::model_queue_policy::TimeoutAction;
+use crate::triton::proto::model_version_policy::{All, Latest, PolicyChoice, Specific};
+use crate::triton::proto::{
+    DataType, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput, ModelQueuePolicy,
+    ModelTransactionPolicy, ModelVersionPolicy,
+};
 
 /// The platform of a graph, as metadata and configuration name it.
 const PLATFORM: &str = "onnxruntime_onnx";
@@ -12,86 +21,124 @@ const ENSEMBLE_PLATFORM: &str = "ensemble";
 /// The backend of a graph, as the configuration names it.
 const BACKEND: &str = "onnxruntime";
 
-/// A model's configuration as clients see it. It does not hold what was configured but what is served.
-#[derive(Debug)]
-pub struct Description<'a> {
-    /// The model's name.
-    pub name: &'a str,
-    /// What kind of model it is.
-    pub platform: &'static str,
-    /// What runs it; empty for an ensemble.
-    pub backend: &'static str,
-    /// The file in a version's folder; empty for an ensemble.
-    pub filename: &'static str,
-    /// Which versions are loaded.
-    pub versions: &'a VersionPolicy,
-    /// The most rows in a batch; 0 where the graph fixes its batch dimension, and for an ensemble: it is part of the dims then.
-    pub max_batch_size: usize,
-    /// The input.
-    pub input: TensorDescription<'a>,
-    /// The outputs, in the graph's order.
-    pub outputs: Vec<TensorDescription<'a>>,
-    /// The file with the names of the classes; empty where there is none.
-    pub label_filename: &'a str,
-    /// Whether a GPU runs the model.
-    pub is_on_gpu: bool,
-    /// How many instances there are in all; an ensemble has none.
-    pub instance_count: usize,
-    /// The queue and the batches; `None` where the graph fixes its batch dimension, as nothing can be batched then, and for an
-    /// ensemble.
-    pub batching: Option<&'a BatchingConfig>,
-}
-
-/// An input or output of a [`Description`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TensorDescription<'a> {
-    /// The name in the graph.
-    pub name: &'a str,
-    /// The element type.
-    pub data_type: DataType,
-    /// The dimensions without the batch, unless that is fixed; `-1` where the graph leaves one open.
-    pub dims: &'a [i64],
-}
-
 impl Model {
     /// The platform that metadata names.
     pub fn platform(&self) -> &'static str {
         if self.is_ensemble() { ENSEMBLE_PLATFORM } else { PLATFORM }
     }
 
-    /// The model's configuration as clients see it.
-    pub fn describe(&self) -> Description<'_> {
+    /// The model's configuration as clients see it: what was read from Triton's, where it was read from there, and over it what
+    /// is really served. An ensemble has no instances and no queue of its own.
+    pub fn describe(&self) -> triton::ModelConfig {
         let graph = self.graph();
-        let batched = graph.filter(|graph| !graph.has_fixed_batch());
-        let describe = |spec| TensorDescription::new(spec, batched.is_some());
-        Description {
-            name: self.name(),
-            platform: self.platform(),
-            backend: if graph.is_some() { BACKEND } else { "" },
-            filename: if graph.is_some() { MODEL_FILE } else { "" },
-            versions: &self.config().versions,
-            max_batch_size: batched.map_or(0, |graph| graph.max_batch_size()),
-            input: describe(self.input()),
-            outputs: self.outputs().iter().map(describe).collect(),
-            label_filename: label_filename(self),
-            is_on_gpu: graph.is_some_and(|graph| graph.provider() != "cpu"),
-            instance_count: graph.map_or(0, |graph| graph.scheduler().instance_count()),
-            batching: batched.map(|_| &self.config().batching),
+        let batched = graph.filter(|graph| !graph.has_fixed_batch() && !self.config().is_unbatched());
+        let read = self.config().triton.as_deref();
+        let input = read.and_then(|read| read.input.first()).cloned().unwrap_or_default();
+        let describe_output = |spec: &TensorSpec| {
+            let named = read.and_then(|read| read.output.iter().find(|output| output.name == spec.name)).cloned();
+            let output = named
+                .unwrap_or_else(|| ModelOutput { label_filename: self.label_filename(), ..ModelOutput::default() });
+            ModelOutput {
+                name: spec.name.clone(),
+                data_type: DataType::from(spec.data_type).into(),
+                dims: dims(spec, batched.is_some()),
+                ..output
+            }
+        };
+        let mut described = triton::ModelConfig {
+            name: self.name().to_owned(),
+            platform: self.platform().to_owned(),
+            version_policy: Some(version_policy(&self.config().versions)),
+            max_batch_size: batched.map_or(0, |graph| saturated(graph.max_batch_size())),
+            input: vec![ModelInput {
+                name: self.input().name.clone(),
+                data_type: DataType::from(self.input().data_type).into(),
+                dims: dims(self.input(), batched.is_some()),
+                ..input
+            }],
+            output: self.outputs().iter().map(describe_output).collect(),
+            // Nothing is batched where the graph, or its configuration, does not let it.
+            scheduling_choice: batched.map(|_| dynamic_batching(&self.config().batching, read)),
+            model_transaction_policy: Some(ModelTransactionPolicy { decoupled: false }),
+            ..read.cloned().unwrap_or_default()
+        };
+        if let Some(graph) = graph {
+            BACKEND.clone_into(&mut described.backend);
+            self.config().filename().clone_into(&mut described.default_model_filename);
+            let provider = self.config().providers.iter().find(|provider| provider.as_str() == graph.provider());
+            let gpus = provider.filter(|provider| provider.is_gpu()).map(|provider| provider.device_ids().to_vec());
+            let devices = gpus.as_ref().map_or(1, Vec::len);
+            described.instance_group = vec![ModelInstanceGroup {
+                name: self.name().to_owned(),
+                kind: if gpus.is_some() { Kind::Gpu } else { Kind::Cpu }.into(),
+                count: saturated(graph.scheduler().instance_count() / devices),
+                gpus: gpus.unwrap_or_default(),
+                ..ModelInstanceGroup::default()
+            }];
+        }
+        described
+    }
+
+    fn label_filename(&self) -> String {
+        match &self.config().labels {
+            _ if self.labels().is_empty() => String::new(),
+            Some(path) => path.to_string_lossy().into_owned(),
+            None => LABELS_FILE.to_owned(),
         }
     }
 }
 
-impl<'a> TensorDescription<'a> {
-    fn new(spec: &'a TensorSpec, is_batched: bool) -> Self {
-        let dims = if is_batched { spec.shape.get(1..).unwrap_or_default() } else { &spec.shape };
-        Self { name: &spec.name, data_type: spec.data_type, dims }
-    }
+/// The dimensions without the batch, unless that is fixed or not to be batched; `-1` where the graph leaves one open.
+fn dims(spec: &TensorSpec, is_batched: bool) -> Vec<i64> {
+    if is_batched { spec.shape.get(1..).unwrap_or_default().to_vec() } else { spec.shape.clone() }
 }
 
-fn label_filename(model: &Model) -> &str {
-    match &model.config().labels {
-        _ if model.labels().is_empty() => "",
-        Some(path) => path.to_str().unwrap_or_default(),
-        None => LABELS_FILE,
-    }
+fn version_policy(policy: &VersionPolicy) -> ModelVersionPolicy {
+    let choice = match policy {
+        VersionPolicy::Latest(count) => PolicyChoice::Latest(Latest { num_versions: saturated(*count) }),
+        VersionPolicy::All => PolicyChoice::All(All {}),
+        VersionPolicy::Specific(versions) => {
+            PolicyChoice::Specific(Specific { versions: versions.iter().map(|&version| saturated(version)).collect() })
+        }
+    };
+    ModelVersionPolicy { policy_choice: Some(choice) }
+}
+
+fn dynamic_batching(batching: &BatchingConfig, read: Option<&triton::ModelConfig>) -> SchedulingChoice {
+    let read = match read.and_then(|read| read.scheduling_choice.as_ref()) {
+        Some(SchedulingChoice::DynamicBatching(read)) => read.clone(),
+        _ => ModelDynamicBatching::default(),
+    };
+    SchedulingChoice::DynamicBatching(ModelDynamicBatching {
+        max_queue_delay_microseconds: batching.max_queue_delay_us,
+        default_priority_level: batching.default_priority.into(),
+        default_queue_policy: Some(ModelQueuePolicy {
+            timeout_action: TimeoutAction::Reject.into(),
+            default_timeout_microseconds: batching.default_timeout_ms.saturating_mul(1000),
+            allow_timeout_override: true,
+            max_queue_size: saturated(batching.queue_size),
+        }),
+        ..read
+    })
+}
+
+/// A number in a narrower type of the message, whose largest stands for anything above.
+fn saturated<N, W: TryFrom<N> + Bounded>(number: N) -> W {
+    W::try_from(number).unwrap_or(W::MAX)
+}
+
+trait Bounded {
+    const MAX: Self;
+}
+
+impl Bounded for i32 {
+    const MAX: Self = i32::MAX;
+}
+
+impl Bounded for u32 {
+    const MAX: Self = u32::MAX;
+}
+
+impl Bounded for i64 {
+    const MAX: Self = i64::MAX;
 }

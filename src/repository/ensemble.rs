@@ -244,6 +244,7 @@ impl Definition {
             config: self.model_config(),
             labels: labels.to_vec(),
             kind: Kind::Ensemble(Ensemble { members, requests: Arc::clone(&self.requests) }),
+            wire: None,
             interface: self.interface(class_count),
         })
     }

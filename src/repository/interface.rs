@@ -33,6 +33,11 @@ pub struct ClassOutput {
 }
 
 impl Interface {
+    /// Whether `shape` is that of an input tensor of any number of rows.
+    pub fn takes(&self, shape: &[usize]) -> bool {
+        self.input.takes(shape, 1)
+    }
+
     /// What output number `index` holds, where it holds class scores.
     pub fn class_scores(&self, index: usize) -> Option<Scores> {
         let mut outputs = std::iter::once(&self.class_output).chain(&self.branches);

@@ -6,7 +6,9 @@ use crate::error::{Error, Result};
 
 /// The configuration's file name in a model's folder.
 pub const CONFIG_FILE: &str = "config.toml";
-/// The graph's file name in a version's folder.
+/// The file name of Triton's configuration, which is read where there is no [`CONFIG_FILE`].
+pub const TRITON_CONFIG_FILE: &str = "config.pbtxt";
+/// The graph's default file name in a version's folder.
 pub const MODEL_FILE: &str = "model.onnx";
 /// The labels' default file name in a model's folder.
 pub const LABELS_FILE: &str = "labels.txt";

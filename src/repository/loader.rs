@@ -17,6 +17,7 @@ use super::overrides::{Overrides, is_plain_name};
 use super::registry::Ended;
 use super::served::{Served, Serving};
 use super::state::{Entry, Loaded};
+use super::translate::Machine;
 use super::{Model, Repository, golden, layout};
 use crate::error::{Error, Result};
 
@@ -107,12 +108,13 @@ impl Repository {
             return Err(error).into();
         }
         self.change(name, Entry::begin_load);
-        let prepared = overrides.config().and_then(|config| {
+        let machine = Machine::of(&self.runtime);
+        let prepared = overrides.config(name, machine).and_then(|config| {
             let what = match config {
                 Some(config) => What::Graph(Box::new(config)),
                 None => match Definition::read(&self.metrics, &folder, name)? {
                     Some(definition) => What::Ensemble(Arc::new(definition)),
-                    None => What::Graph(Box::new(ModelConfig::read(&folder)?)),
+                    None => What::Graph(Box::new(ModelConfig::read(&folder, machine)?)),
                 },
             };
             let source = Source { folder, what, made_of, overridden };
@@ -126,12 +128,6 @@ impl Repository {
                 return Err(refused(name, &error)).into();
             }
         };
-        if source.overridden.is_none()
-            && overrides.config.is_none()
-            && !source.folder.join(layout::CONFIG_FILE).exists()
-        {
-            info!(model = name, "there is no config.toml: torchvision's ImageNet preprocessing is assumed");
-        }
         self.change(name, |entry| entry.begin_versions(&versions));
         let keeps = |version| expected.is_some_and(|expected| self.serves_from(name, version, expected));
         let mut failure = None;
@@ -190,7 +186,7 @@ impl Repository {
     }
 
     fn load_graph(&self, name: &str, version: u64, source: &Source, config: &ModelConfig) -> Result<Model> {
-        let path = source.versions().join(version.to_string()).join(layout::MODEL_FILE);
+        let path = config.graph(&source.versions().join(version.to_string()));
         let folder = &source.folder;
         // Whatever is wrong with a model must not keep the others from being served.
         let loaded = catch_unwind(AssertUnwindSafe(|| {

@@ -23,8 +23,10 @@ mod registry;
 mod served;
 mod state;
 mod sync;
+mod translate;
 mod warm_up;
 mod watcher;
+mod wire;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +34,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 pub use self::control::{ModelControlConfig, ModelControlMode};
-pub use self::description::{Description, TensorDescription};
 pub use self::ensemble::{Ensemble, Member};
 pub use self::graph_model::GraphModel;
 pub use self::interface::{ClassOutput, Interface};
@@ -45,6 +46,7 @@ use self::registry::Registry;
 use self::served::{Models, Served, Serving};
 pub use self::state::ModelState;
 use self::state::{Entry, Row};
+pub use self::translate::Machine;
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::response_cache::ResponseCache;

@@ -11,9 +11,9 @@ use super::config::ModelConfig;
 use super::ensemble::{Ensemble, Member};
 use super::graph_model::GraphModel;
 use super::interface::{ClassOutput, Interface};
-use super::layout::CONFIG_FILE;
-use super::{facts, instances, interface, labels, warm_up};
-use crate::engine::{Graph, GraphOptions, Runtime};
+use super::wire::Wire;
+use super::{facts, instances, interface, labels, translate, warm_up};
+use crate::engine::{Graph, GraphOptions, Provider, Runtime};
 use crate::error::{Error, Result};
 use crate::preprocess::Preprocessor;
 use crate::response_cache::ResponseCache;
@@ -21,7 +21,7 @@ use crate::scheduler::device::Devices;
 use crate::scheduler::statistics::Statistics;
 use crate::scheduler::{Instance, Scheduler};
 use crate::telemetry::{Metrics, ModelMetrics, Outcome};
-use crate::tensor::TensorSpec;
+use crate::tensor::{Tensor, TensorSpec};
 
 /// What models are loaded into.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +40,8 @@ pub struct Model {
     pub(super) labels: Vec<Arc<str>>,
     pub(super) interface: Arc<Interface>,
     pub(super) kind: Kind,
+    /// Where clients see other shapes than the graph has.
+    pub(super) wire: Option<Wire>,
 }
 
 /// What answers a model's requests.
@@ -77,16 +79,18 @@ impl Model {
         let options = GraphOptions {
             providers: config.providers.clone(),
             intra_op_threads: config.instances.intra_op_threads.unwrap_or(1),
+            optimization: config.graph_optimization,
         };
         let (graph, first) = Graph::load(host.runtime, path, &options)?;
         let mut sessions = instances::sessions(&graph, first, config)?;
         let first = &sessions[0];
         let in_file = |error: Error| Error::invalid(format!("{}: {}", path.display(), error.message()));
-        let in_config = |reason: String| Error::invalid(format!("{}: {reason}", folder.join(CONFIG_FILE).display()));
+        let in_config = |reason: String| Error::invalid(format!("{}: {reason}", folder.join(config.file()).display()));
 
         let input = first.input().clone();
         let fixed_batch = interface::check_input(&input).map_err(in_file)?;
         let outputs = first.outputs().to_vec();
+        let wire = wire(config, graph.provider(), &input, &outputs).map_err(in_config)?;
         let classes = interface::class_output(&outputs, config.output.as_deref()).map_err(in_config)?;
         let class_count = interface::class_count(&outputs[classes]).map_err(in_file)?;
         let preprocessor =
@@ -96,11 +100,14 @@ impl Model {
                     _ => in_config(error.to_string()),
                 }
             })?;
-        let labels =
-            labels::read(folder, config.labels.as_deref(), class_count).map_err(|error| match config.labels {
-                Some(_) => in_config(error.message().to_owned()),
-                None => error,
-            })?;
+        let labels = match &config.labels {
+            // Triton's configuration names its labels, or there are none.
+            None if config.triton.is_some() => Vec::new(),
+            None => labels::read(folder, None, class_count)?,
+            Some(path) => {
+                labels::read(folder, Some(path), class_count).map_err(|error| in_config(error.message().to_owned()))?
+            }
+        };
         let row_shape = preprocessor.row_shape();
         let crops = preprocessor.crops();
         interface::check_averages(&outputs, crops).map_err(in_config)?;
@@ -108,8 +115,9 @@ impl Model {
         let branches = interface::branches(&outputs, classes, class_count, &facts.scores);
         let class_output = ClassOutput { index: classes, scores: config.scores.unwrap_or(facts.scores[classes]) };
         let provider = graph.provider();
+        let unbatched = (config.is_unbatched() && fixed_batch.is_none()).then_some(1);
         let max_batch_size =
-            instances::max_batch_size(fixed_batch, config.max_batch_size, provider).map_err(in_config)?;
+            instances::max_batch_size(fixed_batch, config.max_batch_size.or(unbatched), provider).map_err(in_config)?;
         interface::check_batch_bytes(max_batch_size.max(crops), row_shape, input.data_type).map_err(in_file)?;
         let buckets = instances::buckets(fixed_batch, config.batching.buckets.as_deref(), max_batch_size, provider)
             .map_err(in_config)?;
@@ -162,6 +170,7 @@ impl Model {
             labels,
             interface,
             kind: Kind::Graph(Arc::new(graph_model)),
+            wire,
         })
     }
 
@@ -185,14 +194,43 @@ impl Model {
         &self.interface
     }
 
-    /// The input, batch dimension included (`-1` where it is dynamic).
+    /// The input as clients see it: batch dimension included (`-1` where it is dynamic), unless Triton's configuration hides that.
     pub fn input(&self) -> &TensorSpec {
-        &self.interface.input
+        self.wire.as_ref().map_or(&self.interface.input, |wire| &wire.input)
     }
 
-    /// The outputs, batch dimension included, in the graph's order.
+    /// The outputs as clients see them, as the input, in the graph's order.
     pub fn outputs(&self) -> &[TensorSpec] {
-        &self.interface.outputs
+        self.wire.as_ref().map_or(&self.interface.outputs, |wire| &wire.outputs)
+    }
+
+    /// The graph's input tensor of what a client sent in the shape of [`Model::input`], any number of rows; `None` where it has
+    /// another shape.
+    ///
+    /// # Errors
+    /// None that a tensor of that shape could meet.
+    pub fn to_graph(&self, input: &Tensor) -> Result<Option<Tensor>> {
+        match &self.wire {
+            Some(wire) if wire.fits(input.shape()) => wire.to_graph(input.clone()).map(Some),
+            Some(_) => Ok(None),
+            None => Ok(self.interface.takes(input.shape()).then(|| input.clone())),
+        }
+    }
+
+    /// Whether `shape` is that of rows as the graph takes them, where clients see another.
+    pub fn takes_rows(&self, shape: &[usize]) -> bool {
+        self.wire.as_ref().is_some_and(Wire::reshapes_input) && self.interface.takes(shape)
+    }
+
+    /// Output number `index` of the graph, or the classification of it, as clients see it.
+    ///
+    /// # Errors
+    /// None that a tensor of that output could meet.
+    pub fn to_client(&self, index: usize, is_classification: bool, output: Tensor) -> Result<Tensor> {
+        match &self.wire {
+            Some(wire) => wire.to_client(index, is_classification, output),
+            None => Ok(output),
+        }
     }
 
     /// The output that holds the class scores.
@@ -264,4 +302,19 @@ impl Model {
             Kind::Ensemble(ensemble) => ensemble.requests().metrics(),
         }
     }
+}
+
+/// Checks the graph against Triton's configuration, where that was read, and returns how clients see its tensors.
+fn wire(
+    config: &ModelConfig,
+    provider: &Provider,
+    input: &TensorSpec,
+    outputs: &[TensorSpec],
+) -> Result<Option<Wire>, String> {
+    let Some(read) = config.triton.as_deref() else { return Ok(None) };
+    translate::check(read, input, outputs)?;
+    if translate::needs_gpu(read) && !provider.is_gpu() {
+        return Err("instance_group: KIND_GPU, but no GPU can run the model; the log says why".to_owned());
+    }
+    Wire::new(read, input, outputs).map(Some)
 }

@@ -6,17 +6,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use bytes::Bytes;
-use serde_json::Value;
 use tempfile::TempDir;
 
 use super::config::ModelConfig;
 use super::layout::parse_version;
+use super::translate::Machine;
 use crate::error::{Error, Result};
 
 /// What a load call brings along. Both empty: the model is read from its folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// A configuration in JSON that stands in for the model's own.
+    /// A configuration in JSON, convoy's or Triton's, that stands in for the model's own.
     pub config: Option<String>,
     /// Files by the path `<version>/<name>`. They stand in for all of the model's version folders.
     pub files: Vec<(String, Bytes)>,
@@ -98,12 +98,13 @@ impl Overrides {
         Ok(())
     }
 
-    /// The configuration, where there is one.
+    /// The configuration of the model called `name`, where there is one.
     ///
     /// # Errors
     /// `InvalidArgument` naming the key.
-    pub(super) fn config(&self) -> Result<Option<ModelConfig>> {
-        self.config.as_deref().map(parse_config).transpose()
+    pub(super) fn config(&self, name: &str, machine: Machine) -> Result<Option<ModelConfig>> {
+        let config = self.config.as_deref().map(|text| ModelConfig::from_json(text, name, machine)).transpose();
+        config.map_err(|reason| Error::invalid(format!("config: {reason}")))
     }
 
     /// Writes the files into a private temporary folder; `None` where there are none.
@@ -129,17 +130,6 @@ impl Overrides {
         }
         Ok(Some(folder))
     }
-}
-
-/// Reads an overriding configuration: the keys of config.toml as a JSON object.
-///
-/// This is the one place where a configuration's dialect is told; Triton's own JSON form will be told from ours here.
-fn parse_config(text: &str) -> Result<ModelConfig> {
-    let wrong = |error| Error::invalid(format!("config: it is not a model's configuration as JSON: {error}"));
-    let keys: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(wrong)?;
-    let config: ModelConfig = serde_json::from_value(Value::Object(keys)).map_err(wrong)?;
-    config.check().map_err(|reason| Error::invalid(format!("config: {reason}")))?;
-    Ok(config)
 }
 
 /// Whether `name` is the name of a file or folder and no path.
@@ -202,7 +192,8 @@ mod tests {
 
     #[test]
     fn a_configuration_has_the_keys_of_the_file() {
-        let config = |text: &str| Overrides { config: Some(text.into()), files: Vec::new() }.config();
+        let machine = Machine { cores: 4, offers_cuda: false };
+        let config = |text: &str| Overrides { config: Some(text.into()), files: Vec::new() }.config("m", machine);
         assert_eq!(config("{}").unwrap().unwrap(), ModelConfig::default());
         let read = config(r#"{"max_batch_size": 2, "versions": {"specific": [3]}, "batching": {"queue_size": 7}}"#);
         let read = read.unwrap().unwrap();

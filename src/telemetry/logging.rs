@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 pub struct LogConfig {
     /// How events are written.
     pub format: LogFormat,
-    /// Which events are written: a level, and levels of single modules after it, as in `info,convoy::access=warn`.
+    /// Which events are written: a level, and levels of single modules after it, as in `info,convoy::access=debug`.
     pub level: String,
 }
 
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn levels_are_one_for_all_and_one_a_module() {
-        for level in ["info", "off", "warn,convoy::http=debug", "error,convoy::access=info,ort=off"] {
+        for level in ["info", "off", "warn,convoy::http=debug", "error,convoy::access=debug,ort=off"] {
             assert_eq!(filter(level).unwrap().to_string().split(',').count(), level.split(',').count(), "{level}");
         }
         for level in ["convoy=loud", "info,,=", "convoy::http=debug=x"] {

@@ -139,6 +139,9 @@ class Blocking(ModelControl, unittest.TestCase):
     def max_batch_size(self, name):
         return self.client.get_model_config(name).config.max_batch_size
 
+    def model_config(self, name):
+        return self.client.get_model_config(name, as_json=True)["config"]
+
     def test_statistics(self):
         before = self.client.get_inference_statistics("means").model_stats[0].inference_count
         self.client.infer("means", [tensor_input()])
@@ -190,11 +193,12 @@ class Protos(unittest.TestCase):
         compare_messages(ours.message_types_by_name, theirs.message_types_by_name, ignored=kserve)
         compare_service(*[file.services_by_name["GRPCInferenceService"] for file in [theirs, ours]])
 
-    def test_the_model_configuration_is_a_part_of_the_clients(self):
+    def test_the_model_configuration_is_the_clients(self):
         with grpc.insecure_channel(GRPC) as channel:
             ours = served_file(channel, "inference.ModelConfig")
         theirs = model_config_pb2.DESCRIPTOR
         compare_messages(ours.message_types_by_name, theirs.message_types_by_name)
+        compare_messages(theirs.message_types_by_name, ours.message_types_by_name)
         compare_enum(theirs.enum_types_by_name["DataType"], ours.enum_types_by_name["DataType"])
 
 

@@ -108,6 +108,9 @@ class Blocking(ModelControl, unittest.TestCase):
     def max_batch_size(self, name):
         return self.client.get_model_config(name)["max_batch_size"]
 
+    def model_config(self, name):
+        return self.client.get_model_config(name)
+
     def test_statistics(self):
         before = self.client.get_inference_statistics("means")["model_stats"][0]["inference_count"]
         self.client.infer("means", [tensor_input()])

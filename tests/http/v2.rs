@@ -224,6 +224,10 @@ async fn metadata_says_what_there_is() {
     assert_eq!((&body["input"][0]["name"], &body["input"][0]["data_type"]), (&json!("input"), &json!("TYPE_FP32")));
     assert_eq!(body["dynamic_batching"]["max_queue_delay_microseconds"], json!(0));
     assert_eq!(body["model_transaction_policy"]["decoupled"], json!(false));
+    // Triton's asyncio client asks for compression always, and can read it in the answer to an inference alone.
+    let answer = send(&server, "GET", "/v2/models/wide/config", &[("accept-encoding", "gzip")], "").await;
+    assert_eq!((answer.headers.get("content-encoding"), answer.json()), (None, body));
+    assert!(answer.body.len() >= 1024);
     let body = get(&server, "/v2/models/fixed/config").await.json();
     assert_eq!((&body["max_batch_size"], &body["input"][0]["dims"]), (&json!(0), &json!([1, 3, 2, 2])));
     assert!(body.get("dynamic_batching").is_none());

@@ -18,7 +18,7 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn start(repository: &Repository, environment: &[(&str, &Path)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
-        command.args(["serve", "--log-format", "json", "--log-level", "info,convoy::access=off"]);
+        command.args(["serve", "--log-format", "json", "--log-level", "info"]);
         command.args(["--model-control-mode", "explicit", "--model-control-load", "*", "--model-repository"]);
         command.arg(repository.path());
         for listener in ["http", "grpc", "metrics"] {

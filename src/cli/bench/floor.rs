@@ -16,8 +16,8 @@ use crate::engine::{Graph, GraphOptions, Runtime, Session};
 use crate::inference::DEFAULT_TOP_K;
 use crate::postprocess;
 use crate::preprocess::{PictureLimits, Preprocessor};
+use crate::repository::Machine;
 use crate::repository::config::ModelConfig;
-use crate::repository::layout::MODEL_FILE;
 
 /// Runs the bare loop on `threads` threads, each with a session of its own, and measures it as a server is measured.
 ///
@@ -32,9 +32,13 @@ pub(super) fn measure(
     warmup: Duration,
     until: Until,
 ) -> Result<Measurement> {
-    let config = ModelConfig::read(folder)?;
-    let options = GraphOptions { providers: config.providers.clone(), intra_op_threads: 1 };
-    let (graph, first) = Graph::load(runtime, &folder.join(version.to_string()).join(MODEL_FILE), &options)?;
+    let config = ModelConfig::read(folder, Machine::of(runtime))?;
+    let options = GraphOptions {
+        providers: config.providers.clone(),
+        intra_op_threads: 1,
+        optimization: config.graph_optimization,
+    };
+    let (graph, first) = Graph::load(runtime, &config.graph(&folder.join(version.to_string())), &options)?;
     let device_id = graph.provider().device_ids()[0];
     let mut loops = std::iter::once(Ok(first))
         .chain((1..threads).map(|_| graph.session(device_id)))

@@ -85,7 +85,7 @@ impl GrpcInferenceService for InferenceService {
         ask(request, |request| {
             let version = version(&request.name, &request.version)?;
             let model = self.inference.model(&request.name, version)?;
-            Ok(pb::ModelConfigResponse { config: Some(describe::config(&model.describe())) })
+            Ok(pb::ModelConfigResponse { config: Some(model.describe()) })
         })
     }
 

@@ -14,10 +14,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::http::HeaderName;
+use axum::middleware::map_response;
 use axum::routing::{get, post};
 
 pub(super) use self::metadata::ready;
 use super::App;
+use super::middleware::uncompressed;
 use crate::inference::Inference;
 
 /// The header that says how long a body's JSON part is, where raw tensors follow it.
@@ -37,21 +39,23 @@ pub(super) fn administration() -> Router<Arc<App>> {
     Router::new()
         .route("/v2/repository/models/{model}/load", post(repository::load))
         .route("/v2/repository/models/{model}/unload", post(repository::unload))
+        .route_layer(map_response(uncompressed))
 }
 
 /// The other routes below `/v2`.
 pub(super) fn routes() -> Router<Arc<App>> {
-    let mut router = Router::new()
+    let mut inference = Router::new();
+    let mut descriptions = Router::new()
         .route("/v2", get(metadata::server))
         .route("/v2/models/stats", get(statistics::of_all))
         .route("/v2/repository/index", post(repository::index));
     for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
-        router = router
+        inference = inference.route(&format!("{model}/infer"), post(infer::infer));
+        descriptions = descriptions
             .route(model, get(metadata::model))
             .route(&format!("{model}/ready"), get(metadata::model_ready))
             .route(&format!("{model}/config"), get(model_config::show))
-            .route(&format!("{model}/stats"), get(statistics::of_model))
-            .route(&format!("{model}/infer"), post(infer::infer));
+            .route(&format!("{model}/stats"), get(statistics::of_model));
     }
-    router
+    inference.merge(descriptions.route_layer(map_response(uncompressed)))
 }
