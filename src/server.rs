@@ -54,7 +54,7 @@ impl Server {
         let runtime = Runtime::load(config.onnxruntime_library.as_deref())?;
         let metrics = Metrics::new();
         let repository = Repository::new(config.model_repository, config.model_control, runtime, metrics.clone());
-        let repository = Arc::new(repository);
+        let repository = Arc::new(repository.with_tuning_cache(config.tuning.folder()));
         let inference = Inference::new(Arc::clone(&repository), config.limits, config.default_model);
 
         let options = ConnectionOptions::from(&config.http);

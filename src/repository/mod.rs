@@ -21,6 +21,7 @@ mod model;
 mod overrides;
 mod served;
 mod state;
+pub mod tuning;
 mod warm_up;
 mod watcher;
 
@@ -42,6 +43,7 @@ pub use self::overrides::{Overrides, unloads_members};
 use self::served::{Models, Served, Serving};
 use self::state::Entry;
 pub use self::state::ModelState;
+use self::tuning::Tuner;
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::scheduler::device::Devices;
@@ -68,6 +70,7 @@ pub struct Repository {
     runtime: Runtime,
     metrics: Metrics,
     devices: Devices,
+    tuner: Tuner,
     models: RwLock<Models>,
     lines: Mutex<Lines>,
     /// Places for loads that go on at the same time.
@@ -86,12 +89,19 @@ impl Repository {
             runtime,
             metrics,
             devices: Devices::new(),
+            tuner: Tuner::default(),
             models: RwLock::default(),
             lines: Mutex::default(),
             loads: Semaphore::new(lifecycle::PARALLEL_LOADS),
             changes: watch::Sender::default(),
             closed: watch::Sender::new(false),
         }
+    }
+
+    /// Keeps in `folder` how models were tuned. Without it they are tuned whenever they are loaded.
+    pub fn with_tuning_cache(mut self, folder: Option<PathBuf>) -> Self {
+        self.tuner.cache = folder;
+        self
     }
 
     /// Loads every model under the root, one after the other, and follows nothing. A model that cannot be loaded is
@@ -153,7 +163,7 @@ impl Repository {
 
     /// What models are loaded into.
     fn host(&self) -> Host<'_> {
-        Host { runtime: &self.runtime, metrics: &self.metrics, devices: &self.devices }
+        Host { runtime: &self.runtime, metrics: &self.metrics, devices: &self.devices, tuner: &self.tuner }
     }
 
     /// The names of the models that are to be served, whether they are ready or not: without those that were unloaded.

@@ -1,5 +1,6 @@
 //! One version of one model: loaded, checked, warmed up, and ready to run.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use super::ensemble::{Ensemble, Member};
 use super::graph_model::GraphModel;
 use super::interface::{ClassOutput, Interface};
 use super::layout::CONFIG_FILE;
+use super::tuning::{Setup, Subject, Tuner, Tuning};
 use super::{facts, instances, interface, labels, warm_up};
-use crate::engine::{Graph, GraphOptions, Runtime};
+use crate::engine::{Graph, GraphOptions, Runtime, Session};
 use crate::error::{Error, Result};
 use crate::preprocess::Preprocessor;
 use crate::scheduler::device::Devices;
@@ -28,6 +30,7 @@ pub(super) struct Host<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) metrics: &'a Metrics,
     pub(super) devices: &'a Devices,
+    pub(super) tuner: &'a Tuner,
 }
 
 /// One version of one model, ready to run. Whoever holds it keeps that version alive through a reload.
@@ -72,13 +75,9 @@ impl Model {
         if !path.is_file() {
             return Err(Error::not_found(format!("{}: there is no such file", path.display())));
         }
-        let options = GraphOptions {
-            providers: config.providers.clone(),
-            intra_op_threads: config.instances.intra_op_threads.unwrap_or(1),
-        };
-        let (graph, first) = Graph::load(host.runtime, path, &options)?;
-        let mut sessions = instances::sessions(&graph, first, config)?;
-        let first = &sessions[0];
+        let options =
+            GraphOptions { providers: config.providers.clone(), intra_op_threads: instances::intra_op_threads(config) };
+        let (mut graph, first) = Graph::load(host.runtime, path, &options)?;
         let in_file = |error: Error| Error::invalid(format!("{}: {}", path.display(), error.message()));
         let in_config = |reason: String| Error::invalid(format!("{}: {reason}", folder.join(CONFIG_FILE).display()));
 
@@ -105,6 +104,17 @@ impl Model {
         let facts = facts::read(path, &outputs, row_shape)?;
         let branches = interface::branches(&outputs, classes, class_count, &facts.scores);
         let class_output = ClassOutput { index: classes, scores: config.scores.unwrap_or(facts.scores[classes]) };
+        let subject = Subject {
+            runtime: host.runtime,
+            graph: &mut graph,
+            path,
+            fixed_batch,
+            row_shape,
+            data_type: input.data_type,
+        };
+        let (config, first) = tuned(host.tuner, subject, config, first, name, version)?;
+        let config = &*config;
+        let mut sessions = instances::sessions(&graph, first, config)?;
         let provider = graph.provider();
         let max_batch_size =
             instances::max_batch_size(fixed_batch, config.max_batch_size, provider).map_err(in_config)?;
@@ -260,4 +270,37 @@ impl Model {
             Kind::Ensemble(ensemble) => ensemble.requests().metrics(),
         }
     }
+}
+
+/// The configuration with a number in place of each `"auto"`, and the first session where it is still of use.
+fn tuned<'c>(
+    tuner: &Tuner,
+    mut subject: Subject<'_>,
+    config: &'c ModelConfig,
+    first: Session,
+    name: &str,
+    version: u64,
+) -> Result<(Cow<'c, ModelConfig>, Option<Session>)> {
+    if !config.has_auto() {
+        return Ok((Cow::Borrowed(config), Some(first)));
+    }
+    // It may have another number of threads than will be chosen, and memory.
+    drop(first);
+    let (config, tuning) = tuner.tune(&mut subject, config, false)?;
+    subject.graph.set_intra_op_threads(instances::intra_op_threads(&config));
+    if let Some(Tuning { choice, is_cached, measurements }) = tuning {
+        let Setup { max_batch_size, intra_op_threads, instances } = choice;
+        let measured: Vec<_> = measurements.iter().map(ToString::to_string).collect();
+        info!(
+            model = name,
+            version,
+            instances,
+            intra_op_threads,
+            max_batch_size,
+            is_cached,
+            measured = measured.join("; "),
+            "tuned"
+        );
+    }
+    Ok((Cow::Owned(config), None))
 }
