@@ -1,7 +1,7 @@
 //! Auto-tuning: measures in which batches, on how many instances and with how many threads a model runs best here, and
 //! remembers it.
 //!
-//! [`grid`] says what there is to choose from, [`search`] finds the best within a budget, [`measure`] runs it, [`cache`] keeps it.
+//! `grid` says what there is to choose from, `search` finds the best within a budget, `measure` runs it, `cache` keeps it.
 //! docs/tuning.md tells users how. It knows graphs and machines, not models that serve.
 
 mod cache;
