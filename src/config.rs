@@ -15,6 +15,7 @@ use crate::http::HttpConfig;
 use crate::inference::Limits;
 use crate::net::TlsConfig;
 use crate::repository::ModelControlConfig;
+use crate::repository::tuning::TuningCacheConfig;
 use crate::response_cache::ResponseCacheConfig;
 use crate::telemetry::LogConfig;
 use crate::toml_file;
@@ -31,6 +32,8 @@ pub struct ServerConfig {
     pub onnxruntime_library: Option<PathBuf>,
     /// Which models are loaded, and when.
     pub model_control: ModelControlConfig,
+    /// Where it is kept how models were tuned.
+    pub tuning: TuningCacheConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// The gRPC interface.
@@ -58,6 +61,7 @@ impl Default for ServerConfig {
             default_model: None,
             onnxruntime_library: None,
             model_control: ModelControlConfig::default(),
+            tuning: TuningCacheConfig::default(),
             http: HttpConfig::default(),
             grpc: GrpcConfig::default(),
             metrics: MetricsConfig::default(),

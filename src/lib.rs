@@ -3,6 +3,7 @@
 //! Imports between the modules point down only; `docs/ARCHITECTURE.md` has the diagram and `tests/imports.rs` checks it.
 
 pub mod auth;
+pub mod cache_folder;
 pub mod cli;
 pub mod config;
 pub mod engine;

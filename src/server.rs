@@ -55,8 +55,10 @@ impl Server {
         let runtime = Runtime::load(config.onnxruntime_library.as_deref())?;
         let metrics = Metrics::new();
         let repository = Repository::new(config.model_repository, config.model_control, runtime, metrics.clone());
-        let cache = ResponseCache::new(&config.response_cache);
-        let repository = Arc::new(repository.with_response_cache(cache));
+        let repository = repository
+            .with_response_cache(ResponseCache::new(&config.response_cache))
+            .with_tuning_cache(config.tuning.folder());
+        let repository = Arc::new(repository);
         let inference = Inference::new(Arc::clone(&repository), config.limits, config.default_model);
 
         let options = ConnectionOptions::from(&config.http);

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::engine::Runtime;
 use crate::error::Error;
 use crate::inference::{Class, ClassifyRequest, Inference, Limits, Prediction, RequestContext};
+use crate::repository::tuning::TuningCacheConfig;
 use crate::repository::{Model, ModelControlConfig, Repository};
 use crate::telemetry::Metrics;
 
@@ -87,8 +88,8 @@ pub(super) async fn run(args: &ClassifyArgs) -> Result<bool> {
 
 fn load(args: &ClassifyArgs, limits: &Limits) -> Result<(Inference, Arc<Model>)> {
     let runtime = Runtime::load(args.onnxruntime_library.as_deref())?;
-    let repository =
-        Arc::new(Repository::new(&args.model_repository, ModelControlConfig::default(), runtime, Metrics::new()));
+    let repository = Repository::new(&args.model_repository, ModelControlConfig::default(), runtime, Metrics::new());
+    let repository = Arc::new(repository.with_tuning_cache(TuningCacheConfig::default().folder()));
     match &args.model {
         Some(name) => repository.load_one(name)?,
         None => repository.load_all()?,

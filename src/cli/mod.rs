@@ -11,6 +11,7 @@ mod list;
 mod memory;
 mod pull;
 mod serve;
+mod tune;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -36,6 +37,7 @@ enum Command {
     Pull(pull::PullArgs),
     List(list::ListArgs),
     Describe(describe::DescribeArgs),
+    Tune(tune::TuneArgs),
     Bench(bench::BenchArgs),
     HashKey(hash_key::HashKeyArgs),
 }
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Pull(args) => pull::run(&args).map(|()| true),
         Command::List(args) => until_closed(list::run(&args)).map(|()| true),
         Command::Describe(args) => until_closed(describe::run(&args)).map(|()| true),
+        Command::Tune(args) => tune::run(&args),
         Command::Bench(args) => block_on(bench::run(&args)),
         Command::HashKey(args) => hash_key::run(&args).map(|()| true),
     };

@@ -72,6 +72,10 @@ options! {
     #[arg(long, env = "CONVOY_MODEL_CONTROL_LOAD", value_name = "NAMES", value_delimiter = ',')]
     model_control_load: Vec<String> => model_control.load;
 
+    /// Folder in which it is kept how models were tuned [default: ~/.cache/convoy/tuning]
+    #[arg(long, env = "CONVOY_TUNING_CACHE", value_name = "DIR")]
+    tuning_cache: PathBuf => tuning.cache, Some;
+
     /// Where HTTP listens; port 0 takes a free one [default: 0.0.0.0:8000]
     #[arg(long, env = "CONVOY_HTTP_ADDRESS", value_name = "IP:PORT")]
     http_address: SocketAddr => http.address;

@@ -99,6 +99,11 @@ impl Graph {
         self.providers.first().unwrap_or(&Provider::Cpu {})
     }
 
+    /// Gives the sessions that are made from now on this many threads inside one run (CPU work only).
+    pub fn set_intra_op_threads(&mut self, threads: usize) {
+        self.intra_op_threads = threads;
+    }
+
     /// A new session on the given device (0 on the CPU).
     ///
     /// # Errors

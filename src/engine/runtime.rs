@@ -67,6 +67,11 @@ impl Runtime {
         &self.library
     }
 
+    /// What ONNX Runtime says of its own build: the commit, which tells one version from another, and the kind of build.
+    pub fn build(&self) -> &'static str {
+        ort::info()
+    }
+
     pub(super) fn environment(&self) -> &Environment {
         &self.environment
     }

@@ -18,18 +18,20 @@ use crate::triton;
 
 /// The most that a size in the configuration can be. Each is far beyond use; over it, a slip of the keyboard would take all
 /// memory, or threads without end, from the other models.
-const MAX_BATCH_SIZE: usize = 4096;
+pub(super) const MAX_BATCH_SIZE: usize = 4096;
 const MAX_QUEUE_SIZE: usize = 1 << 20;
 const MAX_INSTANCES: usize = 1024;
 const MAX_THREADS: usize = 1024;
+/// An hour.
+const MAX_TUNING_MS: u64 = 3_600_000;
 
 /// A model's configuration, as `config.toml` in its folder gives it, or `config.pbtxt`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// The most rows in a batch. Default: the graph's batch dimension where it is fixed, else 4 on a CPU
-    /// and 32 on a GPU.
-    pub max_batch_size: Option<usize>,
+    /// The most rows in a batch. Default: the graph's batch dimension where it is fixed, which nothing else can be, else 4 on
+    /// a CPU and 32 on a GPU.
+    pub max_batch_size: Option<Tunable>,
     /// A text file with one class label a line, beside `config.toml`. Default: `labels.txt` where there is one.
     pub labels: Option<PathBuf>,
     /// The output that holds the class scores. Default: the graph's first.
@@ -49,6 +51,8 @@ pub struct ModelConfig {
     pub batching: BatchingConfig,
     /// How many instances run the model.
     pub instances: InstancesConfig,
+    /// How what is `"auto"` is chosen.
+    pub tuning: TuningConfig,
     /// Execution providers in order of preference. Default: the CPU.
     pub providers: Vec<Provider>,
     /// Whether its answers are kept, on a server that keeps answers.
@@ -134,13 +138,51 @@ impl Default for BatchingConfig {
 }
 
 /// The `[instances]` table.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InstancesConfig {
     /// Instances on each device. Default: on the CPU one for each core, on a GPU two.
-    pub count: Option<usize>,
+    pub count: Option<Tunable>,
     /// Threads inside one run, on the CPU. Default: 1. More than one shortens a single run and costs throughput.
-    pub intra_op_threads: Option<usize>,
+    pub intra_op_threads: Option<Tunable>,
+}
+
+/// A number, or `"auto"`: the one that measuring finds best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", expecting = "expected a number or \"auto\"")]
+pub enum Tunable {
+    /// Measured when the model is loaded.
+    Auto,
+    /// This.
+    #[serde(untagged)]
+    Number(usize),
+}
+
+impl Tunable {
+    /// The number, where it is one.
+    pub fn number(self) -> Option<usize> {
+        match self {
+            Self::Auto => None,
+            Self::Number(number) => Some(number),
+        }
+    }
+}
+
+/// The `[tuning]` table: how what is `"auto"` is chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TuningConfig {
+    /// The most that running a full batch may take while all instances are busy, in milliseconds: its median. Default: none,
+    /// and throughput alone counts.
+    pub max_batch_latency_ms: Option<f64>,
+    /// About how long measuring takes, in milliseconds. Default: 20000.
+    pub budget_ms: u64,
+}
+
+impl Default for TuningConfig {
+    fn default() -> Self {
+        Self { max_batch_latency_ms: None, budget_ms: 20_000 }
+    }
 }
 
 /// Which versions of a model are loaded.
@@ -256,13 +298,19 @@ impl ModelConfig {
         triton.is_some_and(|read| read.max_batch_size == 0 && !(read.input.is_empty() && read.output.is_empty()))
     }
 
+    /// Whether any number is left to measuring.
+    pub fn has_auto(&self) -> bool {
+        let InstancesConfig { count, intra_op_threads } = self.instances;
+        [self.max_batch_size, count, intra_op_threads].contains(&Some(Tunable::Auto))
+    }
+
     /// What the types cannot say.
     pub(super) fn check(&self) -> Result<(), String> {
         for (key, value, lowest, highest) in [
-            ("max_batch_size", self.max_batch_size, 1, MAX_BATCH_SIZE),
+            ("max_batch_size", self.max_batch_size.and_then(Tunable::number), 1, MAX_BATCH_SIZE),
             ("batching.queue_size", Some(self.batching.queue_size), 0, MAX_QUEUE_SIZE),
-            ("instances.count", self.instances.count, 1, MAX_INSTANCES),
-            ("instances.intra_op_threads", self.instances.intra_op_threads, 1, MAX_THREADS),
+            ("instances.count", self.instances.count.and_then(Tunable::number), 1, MAX_INSTANCES),
+            ("instances.intra_op_threads", self.instances.intra_op_threads.and_then(Tunable::number), 1, MAX_THREADS),
         ] {
             if value.is_some_and(|value| !(lowest..=highest).contains(&value)) {
                 return Err(format!("{key}: must be from {lowest} to {highest}"));
@@ -276,6 +324,17 @@ impl ModelConfig {
         }
         if self.golden.as_ref().is_some_and(|golden| !(0.0..=1.0).contains(&golden.min_score)) {
             return Err("golden.min_score: is a probability, from 0 to 1".to_owned());
+        }
+        if self.max_batch_size == Some(Tunable::Auto)
+            && self.batching.buckets.as_ref().is_some_and(|buckets| !buckets.is_empty())
+        {
+            return Err("batching.buckets: go up to max_batch_size, which must then be a number".to_owned());
+        }
+        if self.tuning.max_batch_latency_ms.is_some_and(|bound| !(bound > 0.0 && bound <= MAX_TUNING_MS as f64)) {
+            return Err(format!("tuning.max_batch_latency_ms: must be over 0 and at most {MAX_TUNING_MS}"));
+        }
+        if !(1..=MAX_TUNING_MS).contains(&self.tuning.budget_ms) {
+            return Err(format!("tuning.budget_ms: must be from 1 to {MAX_TUNING_MS}"));
         }
         match &self.versions {
             VersionPolicy::Latest(0) => Err("versions.latest: must be at least 1".to_owned()),
@@ -346,6 +405,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_auto_is_left_open_and_numbers_stand() {
+        let config = parse("max_batch_size = \"auto\"\n[instances]\ncount = 3").unwrap();
+        assert_eq!(config.max_batch_size, Some(Tunable::Auto));
+        assert_eq!(config.instances.count, Some(Tunable::Number(3)));
+        assert_eq!(config.instances.intra_op_threads, None);
+        assert!(config.has_auto() && !ModelConfig::default().has_auto());
+        let written = toml::to_string(&config).unwrap();
+        assert_eq!(parse(&written).unwrap(), config);
+        assert!(parse("max_batch_size = \"four\"").unwrap_err().message().contains("expected a number or \"auto\""));
+    }
+
+    #[test]
     fn mistakes_name_the_file_and_the_key() {
         for (text, key) in [
             ("max_batchsize = 4", "max_batchsize"),
@@ -364,6 +435,12 @@ mod tests {
             ("[batching]\nqueue_size = 9223372036854775807", "batching.queue_size"),
             ("[instances]\ncount = 100000", "instances.count"),
             ("[instances]\nintra_op_threads = 100000", "instances.intra_op_threads"),
+            ("[instances]\ncount = \"many\"", "count"),
+            ("[instances]\nintra_op_threads = -1", "intra_op_threads"),
+            ("max_batch_size = \"auto\"\n[batching]\nbuckets = [2]", "batching.buckets"),
+            ("[tuning]\nmax_batch_latency_ms = 0", "tuning.max_batch_latency_ms"),
+            ("[tuning]\nmax_batch_latency_ms = nan", "tuning.max_batch_latency_ms"),
+            ("[tuning]\nbudget_ms = 0", "tuning.budget_ms"),
             ("[golden]\npicture = \"a.png\"", "class"),
             ("[golden]\npicture = \"a.png\"\nclass = -1", "class"),
             ("[golden]\npicture = \"a.png\"\nclass = 1\nmin_score = 2.0", "golden.min_score"),

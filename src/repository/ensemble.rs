@@ -118,16 +118,17 @@ struct EnsembleBatching {
 impl EnsembleConfig {
     /// Reads `path`; `None` where it is no ensemble's.
     fn read(path: &Path) -> Result<Option<Self>> {
-        // Whatever else is wrong with the file, a graph's configuration says.
-        let Ok(text) = std::fs::read_to_string(path) else { return Ok(None) };
-        let is_ensemble = text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("members"));
-        if !is_ensemble {
-            return Ok(None);
-        }
+        let Some(text) = Self::text(path) else { return Ok(None) };
         let in_file = |reason: String| Error::invalid(format!("{}: {}", path.display(), reason.trim_end()));
         let config: Self = toml::from_str(&text).map_err(|error| in_file(error.to_string()))?;
         config.check().map_err(in_file)?;
         Ok(Some(config))
+    }
+
+    /// The text of `path` where it is an ensemble's. Whatever else is wrong with the file, a graph's configuration says.
+    fn text(path: &Path) -> Option<String> {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("members")).then_some(text)
     }
 
     /// What the types cannot say.
@@ -180,6 +181,11 @@ impl Definition {
         let labels = labels::read(folder, config.labels.as_deref(), None)?;
         let requests = Arc::new(Requests { recorder: Recorder::default(), metrics: metrics.model(name, version) });
         Ok(Some(Self { name: name.to_owned(), version, path, config, labels, requests }))
+    }
+
+    /// Whether the model in `folder` is an ensemble.
+    pub(super) fn is_in(folder: &Path) -> bool {
+        EnsembleConfig::text(&folder.join(CONFIG_FILE)).is_some()
     }
 
     pub(super) fn version(&self) -> u64 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{BatchingConfig, ModelConfig};
+use super::config::{BatchingConfig, ModelConfig, Tunable};
 use super::warm_up;
 use crate::engine::{Graph, Provider, Session};
 use crate::error::Result;
@@ -19,10 +19,10 @@ const MAX_BATCH_SIZE_ON_GPU: usize = 32;
 /// Instances on a GPU: one computes while the other copies.
 const INSTANCES_PER_GPU: usize = 2;
 
-/// One session for each instance, spread over the provider's devices. `first` is there already.
-pub(super) fn sessions(graph: &Graph, first: Session, config: &ModelConfig) -> Result<Vec<Session>> {
-    let device_ids = device_ids(graph.provider(), config).into_iter().skip(1);
-    std::iter::once(Ok(first)).chain(device_ids.map(|device_id| graph.session(device_id))).collect()
+/// One session for each instance, spread over the provider's devices. `first` is there already, where there is one.
+pub(super) fn sessions(graph: &Graph, first: Option<Session>, config: &ModelConfig) -> Result<Vec<Session>> {
+    let device_ids = device_ids(graph.provider(), config).into_iter().skip(first.iter().len());
+    first.into_iter().map(Ok).chain(device_ids.map(|device_id| graph.session(device_id))).collect()
 }
 
 /// The device of each instance, in the order of [`sessions`].
@@ -38,19 +38,35 @@ fn device_ids(provider: &Provider, config: &ModelConfig) -> Vec<i32> {
     provider.device_ids().iter().flat_map(|&device_id| std::iter::repeat_n(device_id, count)).collect()
 }
 
-fn instances_per_device(provider: &Provider, config: &ModelConfig) -> usize {
-    config.instances.count.unwrap_or_else(|| {
-        if provider.is_gpu() { INSTANCES_PER_GPU } else { std::thread::available_parallelism().map_or(1, usize::from) }
-    })
+/// How many instances each device has: as configured, or as suits the provider.
+pub(super) fn instances_per_device(provider: &Provider, config: &ModelConfig) -> usize {
+    let configured = config.instances.count.and_then(Tunable::number);
+    configured.unwrap_or_else(|| if provider.is_gpu() { INSTANCES_PER_GPU } else { cores() })
+}
+
+/// The threads inside one run: as configured, or one.
+pub(super) fn intra_op_threads(config: &ModelConfig) -> usize {
+    config.instances.intra_op_threads.and_then(Tunable::number).unwrap_or(1)
+}
+
+/// The cores that this process may use.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The one batch size that the model can have: the `graph`'s, where that fixes it, or 1 where rows must not be put together.
+pub(super) fn fixed_batch(graph: Option<usize>, config: &ModelConfig) -> Option<usize> {
+    let has_number = config.max_batch_size.and_then(Tunable::number).is_some();
+    graph.or_else(|| (config.is_unbatched() && !has_number).then_some(1))
 }
 
 /// The most rows in a batch: what the graph fixes, else what is configured, else what suits the provider.
 pub(super) fn max_batch_size(
     fixed: Option<usize>,
-    configured: Option<usize>,
+    configured: Option<Tunable>,
     provider: &Provider,
 ) -> Result<usize, String> {
-    match (fixed, configured) {
+    match (fixed, configured.and_then(Tunable::number)) {
         (Some(fixed), Some(configured)) if configured != fixed => {
             Err(format!("max_batch_size: is {configured}, but the graph's batch dimension is fixed at {fixed}"))
         }
@@ -101,7 +117,7 @@ pub(super) fn scheduler_options(
         max_priority_wait: Duration::from_millis(max_priority_wait_ms),
     };
     // A GPU's kernels have no threads of ours.
-    let threads = if provider.is_gpu() { 1 } else { config.instances.intra_op_threads.unwrap_or(1) };
+    let threads = if provider.is_gpu() { 1 } else { intra_op_threads(config) };
     SchedulerOptions { policy, queue_size, queue_bytes, buckets, threads }
 }
 

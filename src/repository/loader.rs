@@ -21,6 +21,9 @@ use super::translate::Machine;
 use super::{Model, Repository, golden, layout};
 use crate::error::{Error, Result};
 
+/// What the index says of a version that is tuned, be it only that the cache is looked at.
+const TUNING: &str = "it is being measured how the model runs best, as its configuration says \"auto\"";
+
 /// What can be done with a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
@@ -188,6 +191,9 @@ impl Repository {
     fn load_graph(&self, name: &str, version: u64, source: &Source, config: &ModelConfig) -> Result<Model> {
         let path = config.graph(&source.versions().join(version.to_string()));
         let folder = &source.folder;
+        if config.has_auto() {
+            self.change(name, |entry| entry.show_progress(version, TUNING));
+        }
         // Whatever is wrong with a model must not keep the others from being served.
         let loaded = catch_unwind(AssertUnwindSafe(|| {
             let model = Model::load(self.host(), folder, &path, name, version, config)?;

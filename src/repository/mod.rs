@@ -24,6 +24,7 @@ mod served;
 mod state;
 mod sync;
 mod translate;
+pub mod tuning;
 mod warm_up;
 mod watcher;
 mod wire;
@@ -47,6 +48,7 @@ use self::served::{Models, Served, Serving};
 pub use self::state::ModelState;
 use self::state::{Entry, Row};
 pub use self::translate::Machine;
+use self::tuning::Tuner;
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::response_cache::ResponseCache;
@@ -75,6 +77,7 @@ pub struct Repository {
     metrics: Metrics,
     devices: Devices,
     response_cache: Option<ResponseCache>,
+    tuner: Tuner,
     models: Registry<Serving>,
     lines: Mutex<Lines>,
     /// Places for loads that go on at the same time.
@@ -94,6 +97,7 @@ impl Repository {
             metrics,
             devices: Devices::new(),
             response_cache: None,
+            tuner: Tuner::default(),
             models: Registry::default(),
             lines: Mutex::default(),
             loads: Semaphore::new(lifecycle::PARALLEL_LOADS),
@@ -105,6 +109,11 @@ impl Repository {
     /// Has the models that are loaded from now on keep their answers in `cache`, unless their configuration says otherwise.
     pub fn with_response_cache(self, cache: Option<ResponseCache>) -> Self {
         Self { response_cache: cache, ..self }
+    }
+
+    /// Keeps in `folder` how models were tuned. Without it they are tuned whenever they are loaded.
+    pub fn with_tuning_cache(self, folder: Option<PathBuf>) -> Self {
+        Self { tuner: Tuner::new(folder), ..self }
     }
 
     /// Loads every model under the root, one after the other, and follows nothing. A model that cannot be loaded is
@@ -171,6 +180,7 @@ impl Repository {
             metrics: &self.metrics,
             devices: &self.devices,
             response_cache: self.response_cache.as_ref(),
+            tuner: &self.tuner,
         }
     }
 

@@ -1,5 +1,6 @@
 //! One version of one model: loaded, checked, warmed up, and ready to run.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use super::config::ModelConfig;
 use super::ensemble::{Ensemble, Member};
 use super::graph_model::GraphModel;
 use super::interface::{ClassOutput, Interface};
+use super::tuning::{Setup, Subject, Tuner, Tuning};
 use super::wire::Wire;
 use super::{facts, instances, interface, labels, translate, warm_up};
-use crate::engine::{Graph, GraphOptions, Provider, Runtime};
+use crate::engine::{Graph, GraphOptions, Provider, Runtime, Session};
 use crate::error::{Error, Result};
 use crate::preprocess::Preprocessor;
 use crate::response_cache::ResponseCache;
@@ -30,6 +32,7 @@ pub(super) struct Host<'a> {
     pub(super) metrics: &'a Metrics,
     pub(super) devices: &'a Devices,
     pub(super) response_cache: Option<&'a ResponseCache>,
+    pub(super) tuner: &'a Tuner,
 }
 
 /// One version of one model, ready to run. Whoever holds it keeps that version alive through a reload.
@@ -78,17 +81,15 @@ impl Model {
         }
         let options = GraphOptions {
             providers: config.providers.clone(),
-            intra_op_threads: config.instances.intra_op_threads.unwrap_or(1),
+            intra_op_threads: instances::intra_op_threads(config),
             optimization: config.graph_optimization,
         };
-        let (graph, first) = Graph::load(host.runtime, path, &options)?;
-        let mut sessions = instances::sessions(&graph, first, config)?;
-        let first = &sessions[0];
+        let (mut graph, first) = Graph::load(host.runtime, path, &options)?;
         let in_file = |error: Error| Error::invalid(format!("{}: {}", path.display(), error.message()));
         let in_config = |reason: String| Error::invalid(format!("{}: {reason}", folder.join(config.file()).display()));
 
         let input = first.input().clone();
-        let fixed_batch = interface::check_input(&input).map_err(in_file)?;
+        let fixed_batch = instances::fixed_batch(interface::check_input(&input).map_err(in_file)?, config);
         let outputs = first.outputs().to_vec();
         let wire = wire(config, graph.provider(), &input, &outputs).map_err(in_config)?;
         let classes = interface::class_output(&outputs, config.output.as_deref()).map_err(in_config)?;
@@ -114,10 +115,20 @@ impl Model {
         let facts = facts::read(path, &outputs, row_shape)?;
         let branches = interface::branches(&outputs, classes, class_count, &facts.scores);
         let class_output = ClassOutput { index: classes, scores: config.scores.unwrap_or(facts.scores[classes]) };
+        let subject = Subject {
+            runtime: host.runtime,
+            graph: &mut graph,
+            path,
+            fixed_batch,
+            row_shape,
+            data_type: input.data_type,
+        };
+        let (config, first) = tuned(host.tuner, subject, config, first, name, version)?;
+        let config = &*config;
+        let mut sessions = instances::sessions(&graph, first, config)?;
         let provider = graph.provider();
-        let unbatched = (config.is_unbatched() && fixed_batch.is_none()).then_some(1);
         let max_batch_size =
-            instances::max_batch_size(fixed_batch, config.max_batch_size.or(unbatched), provider).map_err(in_config)?;
+            instances::max_batch_size(fixed_batch, config.max_batch_size, provider).map_err(in_config)?;
         interface::check_batch_bytes(max_batch_size.max(crops), row_shape, input.data_type).map_err(in_file)?;
         let buckets = instances::buckets(fixed_batch, config.batching.buckets.as_deref(), max_batch_size, provider)
             .map_err(in_config)?;
@@ -317,4 +328,37 @@ fn wire(
         return Err("instance_group: KIND_GPU, but no GPU can run the model; the log says why".to_owned());
     }
     Wire::new(read, input, outputs).map(Some)
+}
+
+/// The configuration with a number in place of each `"auto"`, and the first session where it is still of use.
+fn tuned<'c>(
+    tuner: &Tuner,
+    mut subject: Subject<'_>,
+    config: &'c ModelConfig,
+    first: Session,
+    name: &str,
+    version: u64,
+) -> Result<(Cow<'c, ModelConfig>, Option<Session>)> {
+    if !config.has_auto() {
+        return Ok((Cow::Borrowed(config), Some(first)));
+    }
+    // It may have another number of threads than will be chosen, and memory.
+    drop(first);
+    let (config, tuning) = tuner.tune(&mut subject, config, false)?;
+    subject.graph.set_intra_op_threads(instances::intra_op_threads(&config));
+    if let Some(Tuning { choice, is_cached, measurements }) = tuning {
+        let Setup { max_batch_size, intra_op_threads, instances } = choice;
+        let measured: Vec<_> = measurements.iter().map(ToString::to_string).collect();
+        info!(
+            model = name,
+            version,
+            instances,
+            intra_op_threads,
+            max_batch_size,
+            is_cached,
+            measured = measured.join("; "),
+            "tuned"
+        );
+    }
+    Ok((Cow::Owned(config), None))
 }

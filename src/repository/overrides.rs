@@ -140,6 +140,7 @@ pub(super) fn is_plain_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repository::config::Tunable;
 
     fn with(path: &str) -> Overrides {
         Overrides { config: Some("{}".into()), files: vec![(path.into(), Bytes::from_static(b"x"))] }
@@ -197,7 +198,12 @@ mod tests {
         assert_eq!(config("{}").unwrap().unwrap(), ModelConfig::default());
         let read = config(r#"{"max_batch_size": 2, "versions": {"specific": [3]}, "batching": {"queue_size": 7}}"#);
         let read = read.unwrap().unwrap();
-        assert_eq!((read.max_batch_size, read.batching.queue_size, read.versions.select(&[3])), (Some(2), 7, vec![3]));
+        assert_eq!(
+            (read.max_batch_size, read.batching.queue_size, read.versions.select(&[3])),
+            (Some(Tunable::Number(2)), 7, vec![3])
+        );
+        let read = config(r#"{"max_batch_size": "auto", "instances": {"count": "auto"}}"#).unwrap().unwrap();
+        assert_eq!((read.max_batch_size, read.instances.count), (Some(Tunable::Auto), Some(Tunable::Auto)));
         for (text, said) in [
             ("", "JSON"),
             ("[]", "JSON"),

@@ -54,6 +54,8 @@ struct Version<S> {
     /// What serves has turned out to be broken: it gets no more requests.
     is_broken: bool,
     activity: Activity,
+    /// What is done with it while it is loaded, where that takes long; else empty.
+    progress: &'static str,
     /// Why it does not serve, or why the last attempt to load it again failed; empty where neither is so.
     reason: String,
 }
@@ -109,7 +111,7 @@ impl<S> Default for Entry<S> {
 
 impl<S> Default for Version<S> {
     fn default() -> Self {
-        Self { serving: None, is_broken: false, activity: Activity::None, reason: String::new() }
+        Self { serving: None, is_broken: false, activity: Activity::None, progress: "", reason: String::new() }
     }
 }
 
@@ -132,7 +134,8 @@ impl<S> Version<S> {
     fn shown_reason(&self) -> String {
         match (self.usable(), self.activity) {
             (Some(_), Activity::Loading) => "it is being loaded again".to_owned(),
-            (None, Activity::Loading | Activity::Unloading) => String::new(),
+            (None, Activity::Loading) => self.progress.to_owned(),
+            (None, Activity::Unloading) => String::new(),
             _ => self.reason.clone(),
         }
     }
@@ -148,7 +151,15 @@ impl<S> Entry<S> {
     pub(super) fn begin_versions(&mut self, versions: &[u64]) {
         self.versions.retain(|number, version| version.serving.is_some() || versions.contains(number));
         for &number in versions {
-            self.versions.entry(number).or_default().activity = Activity::Loading;
+            let version = self.versions.entry(number).or_default();
+            (version.activity, version.progress) = (Activity::Loading, "");
+        }
+    }
+
+    /// While `version` is being loaded, its reason is `progress`.
+    pub(super) fn show_progress(&mut self, version: u64, progress: &'static str) {
+        if let Some(version) = self.versions.get_mut(&version) {
+            version.progress = progress;
         }
     }
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::export::{self, Target};
+use crate::cache_folder;
 use crate::zoo::Architecture;
 use crate::zoo::published::{CHECKPOINTS_URL, Published};
 use crate::zoo::weights::{Checkpoint, Weights};
@@ -45,7 +46,8 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     let published = Published::find(&args.name)?;
     let cache = match &args.cache {
         Some(cache) => cache.clone(),
-        None => default_cache().context("there is no home directory: say where checkpoints are kept with --cache")?,
+        None => cache_folder::default()
+            .context("there is no home directory: say where checkpoints are kept with --cache")?,
     };
     pull(published, &args.mirror, &cache, &args.target)
 }
@@ -59,10 +61,4 @@ fn pull(published: &Published, mirror: &str, cache: &Path, target: &Target) -> R
     download::fetch(&url, &path, digest, MAX_BYTES)?;
     let weights = Weights::from_checkpoint(Checkpoint::read(&path)?, file);
     export::export(architecture, &weights, &published.recipe(), target)
-}
-
-fn default_cache() -> Option<PathBuf> {
-    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
-    cache.map(|cache| cache.join("convoy"))
 }

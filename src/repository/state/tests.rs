@@ -29,6 +29,8 @@ fn a_first_load_goes_from_loading_to_ready() {
     entry.begin_versions(&[1]);
     assert_eq!((states(&entry), entry.find(Some(1))), (vec![(Some(1), Loading)], Found::Loading));
     assert_eq!(entry.find(Some(2)), Found::Nothing);
+    entry.show_progress(1, "being measured");
+    assert_eq!(entry.rows(), [(Some(1), Loading, "being measured".to_owned())]);
     assert!(entry.finish_load(vec![(1, New(10))]).is_empty());
     assert_eq!((states(&entry), entry.find(None)), (vec![(Some(1), Ready)], Found::Serving(&10)));
 }

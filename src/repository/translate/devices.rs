@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::{Machine, parameters};
 use crate::engine::{ArenaExtendStrategy, ConvAlgorithmSearch, CudaOptions, Provider, TensorRtOptions};
-use crate::repository::config::ModelConfig;
+use crate::repository::config::{ModelConfig, Tunable};
 use crate::triton;
 use crate::triton::proto::ModelInstanceGroup;
 use crate::triton::proto::model_instance_group::Kind;
@@ -66,11 +66,12 @@ pub(super) fn translate(
         ignored
             .push("optimization.execution_accelerators.gpu_execution_accelerator (no GPU runs the model)".to_owned());
     }
-    config.instances.count = groups.count;
-    config.instances.intra_op_threads = threads(read, ignored)?.or_else(|| {
+    let threads = threads(read, ignored)?.or_else(|| {
         // Triton gives every instance as many threads as there are cores. So few instances use all cores; more just share them.
         groups.count.filter(|_| !groups.on_gpu).map(|count| (machine.cores / count).max(1))
     });
+    config.instances.count = groups.count.map(Tunable::Number);
+    config.instances.intra_op_threads = threads.map(Tunable::Number);
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub(super) use self::devices::needs_gpu;
 pub(super) use self::tensors::check;
-use super::config::{ModelConfig, VersionPolicy};
+use super::config::{ModelConfig, Tunable, VersionPolicy};
 use super::overrides::is_plain_name;
 use crate::engine::{GraphOptimization, Runtime};
 use crate::triton;
@@ -59,15 +59,16 @@ pub(super) fn translate(read: triton::ModelConfig, name: &str, machine: Machine)
     check_identity(&read, name)?;
     refuse_what_changes_answers(&read)?;
     let mut ignored = hints(&read);
+    let max_batch_size = max_batch_size(&read)?;
     let mut config = ModelConfig {
-        max_batch_size: max_batch_size(&read)?,
+        max_batch_size: max_batch_size.map(Tunable::Number),
         versions: versions(read.version_policy.as_ref())?,
         filename: filename(&read.default_model_filename)?,
         graph_optimization: graph_optimization(read.optimization.as_ref(), &mut ignored),
         ..ModelConfig::default()
     };
     if let Some(SchedulingChoice::DynamicBatching(read)) = &read.scheduling_choice {
-        batching::translate(read, config.max_batch_size, &mut config.batching, &mut ignored)?;
+        batching::translate(read, max_batch_size, &mut config.batching, &mut ignored)?;
     }
     devices::translate(&read, machine, &mut config, &mut ignored)?;
     tensors::translate(&read, &mut config, &mut ignored)?;

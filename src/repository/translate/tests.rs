@@ -38,7 +38,7 @@ fn batches_and_queues_are_translated() {
             default_timeout_microseconds: 30000 allow_timeout_override: true max_queue_size: 9 } }
         }",
     );
-    assert_eq!((read.max_batch_size, read.is_unbatched()), (Some(16), false));
+    assert_eq!((read.max_batch_size, read.is_unbatched()), (Some(Tunable::Number(16)), false));
     let expected = BatchingConfig {
         max_queue_delay_us: 250,
         default_priority: 2,
@@ -78,7 +78,10 @@ fn versions_files_and_levels_are_translated() {
 
 #[test]
 fn instances_are_translated() {
-    let count = |count, threads| InstancesConfig { count, intra_op_threads: threads };
+    let count = |count: Option<usize>, threads: Option<usize>| InstancesConfig {
+        count: count.map(Tunable::Number),
+        intra_op_threads: threads.map(Tunable::Number),
+    };
     for (text, expected) in [
         ("", count(None, None)),
         ("instance_group { kind: KIND_CPU }", count(None, None)),
@@ -115,7 +118,7 @@ fn gpus_are_translated() {
     ] {
         let Translation { config, ignored, .. } = translated(text, GPU).unwrap();
         assert_eq!(config.providers, [Provider::Cuda(on(device_ids)), Provider::Cpu {}], "{text}");
-        assert_eq!(config.instances, InstancesConfig { count, intra_op_threads: None }, "{text}");
+        assert_eq!(config.instances, InstancesConfig { count: count.map(Tunable::Number), intra_op_threads: None }, "{text}");
         assert_eq!(needs_gpu(&triton::parse_text(text).unwrap()), only, "{text}");
         assert!(ignored.is_empty(), "{ignored:?}");
     }
@@ -207,7 +210,7 @@ fn parameters_under_the_prefix_are_keys_of_config_toml() {
     assert_eq!(config.preprocess.mean.as_deref(), Some(&[0.5, 0.25, 0.125][..]));
     assert_eq!((config.preprocess.exif_orientation, config.preprocess.scale), (false, Some(1.0)));
     assert_eq!(config.scores, Some(crate::postprocess::Scores::Probabilities));
-    assert_eq!((config.batching.queue_bytes, config.max_batch_size), (4096, Some(3)));
+    assert_eq!((config.batching.queue_bytes, config.max_batch_size), (4096, Some(Tunable::Number(3))));
     assert_eq!(config.golden.unwrap().class, GoldenClass::Label("tabby, tabby cat".into()));
 
     for (key, value, said) in [
