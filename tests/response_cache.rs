@@ -267,6 +267,30 @@ async fn a_model_can_stay_out_of_it() {
 }
 
 #[tokio::test]
+async fn a_model_with_tritons_configuration_asks_for_it() {
+    let (asks, does_not) = (branched(0.0), branched(0.0));
+    let repository = Repository::new().with("asks", &asks, "", "").with("does_not", &does_not, "", "").with(
+        "plain",
+        &branched(0.0),
+        PLAIN_RECIPE,
+        "",
+    );
+    std::fs::write(repository.path().join("asks/config.pbtxt"), "response_cache { enable: true }").unwrap();
+    std::fs::write(repository.path().join("does_not/config.pbtxt"), "").unwrap();
+    let server = start(cached(&repository)).await;
+    for (model, is_kept) in [("asks", true), ("does_not", false), ("plain", true)] {
+        let config = http::get(&server, &format!("/v2/models/{model}/config")).await.json();
+        assert_eq!(config["response_cache"]["enable"], json!(is_kept), "{model}");
+        for _ in 0..2 {
+            post(&server, &format!("/v1/models/{model}/classify"), &[], picture(1)).await;
+        }
+        let (statistics, executed) = statistics(&server, model).await;
+        let expected = if is_kept { (1, 1, 1) } else { (2, 0, 0) };
+        assert_eq!((executed, count(&statistics, "cache_hit"), count(&statistics, "cache_miss")), expected, "{model}");
+    }
+}
+
+#[tokio::test]
 async fn a_hit_needs_no_place_in_a_full_queue_and_no_time() {
     // A batch of one row is held back for an hour; there are places for two rows.
     let held = format!(

@@ -11,7 +11,7 @@ use crate::triton::proto::model_queue_policy::TimeoutAction;
 use crate::triton::proto::model_version_policy::{All, Latest, PolicyChoice, Specific};
 use crate::triton::proto::{
     DataType, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput, ModelQueuePolicy,
-    ModelTransactionPolicy, ModelVersionPolicy,
+    ModelResponseCache, ModelTransactionPolicy, ModelVersionPolicy,
 };
 
 /// The platform of a graph, as metadata and configuration name it.
@@ -64,6 +64,7 @@ impl Model {
         };
         if let Some(graph) = graph {
             BACKEND.clone_into(&mut described.backend);
+            described.response_cache = Some(ModelResponseCache { enable: graph.cache().is_some() });
             self.config().filename().clone_into(&mut described.default_model_filename);
             let provider = self.config().providers.iter().find(|provider| provider.as_str() == graph.provider());
             let gpus = provider.filter(|provider| provider.is_gpu()).map(|provider| provider.device_ids().to_vec());

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub(super) use self::devices::needs_gpu;
 pub(super) use self::tensors::check;
-use super::config::{ModelConfig, Tunable, VersionPolicy};
+use super::config::{ModelCacheConfig, ModelConfig, Tunable, VersionPolicy};
 use super::overrides::is_plain_name;
 use crate::engine::{GraphOptimization, Runtime};
 use crate::triton;
@@ -65,6 +65,7 @@ pub(super) fn translate(read: triton::ModelConfig, name: &str, machine: Machine)
         versions: versions(read.version_policy.as_ref())?,
         filename: filename(&read.default_model_filename)?,
         graph_optimization: graph_optimization(read.optimization.as_ref(), &mut ignored),
+        response_cache: ModelCacheConfig { enabled: read.response_cache.is_some_and(|cache| cache.enable) },
         ..ModelConfig::default()
     };
     if let Some(SchedulingChoice::DynamicBatching(read)) = &read.scheduling_choice {
@@ -139,7 +140,6 @@ fn hints(read: &triton::ModelConfig) -> Vec<String> {
         ("optimization.gather_kernel_buffer_threshold", optimization.gather_kernel_buffer_threshold != 0, ""),
         ("optimization.eager_batching", optimization.eager_batching, ""),
         ("model_warmup", !read.model_warmup.is_empty(), "zeros are run in every size of batch in any case"),
-        ("response_cache", read.response_cache.is_some_and(|cache| cache.enable), "no answers are kept"),
         ("cc_model_filenames", !read.cc_model_filenames.is_empty(), "every device runs the same file"),
         ("metric_tags", !read.metric_tags.is_empty(), ""),
         ("model_metrics", read.model_metrics.is_some(), ""),

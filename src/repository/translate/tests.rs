@@ -1,7 +1,7 @@
 use super::*;
 use crate::engine::{ArenaExtendStrategy, ConvAlgorithmSearch, CudaOptions, Provider, TensorRtOptions};
 use crate::preprocess::{Extent, Interpolation, Layout};
-use crate::repository::config::{BatchingConfig, GoldenClass, InstancesConfig};
+use crate::repository::config::{BatchingConfig, GoldenClass, InstancesConfig, ModelCacheConfig};
 use crate::tensor::{DataType, TensorSpec};
 
 const CPU: Machine = Machine { cores: 8, offers_cuda: false };
@@ -21,7 +21,10 @@ fn config(text: &str) -> ModelConfig {
 #[test]
 fn an_empty_configuration_is_the_default() {
     let read = config("");
-    assert_eq!(ModelConfig { triton: None, ..read.clone() }, ModelConfig::default());
+    // But that a model's answers are not kept unless it asks for that.
+    let kept = ModelCacheConfig { enabled: true };
+    assert!(!read.response_cache.enabled && config("response_cache { enable: true }").response_cache.enabled);
+    assert_eq!(ModelConfig { triton: None, response_cache: kept, ..read.clone() }, ModelConfig::default());
     assert!(!read.is_unbatched());
     assert!(translated("", CPU).unwrap().assumes_recipe);
 }
@@ -284,7 +287,6 @@ fn what_has_no_effect_is_named() {
         ("optimization { eager_batching: true }", "optimization.eager_batching"),
         ("optimization { graph { level: 5 } }", "optimization.graph.level"),
         ("model_warmup { name: 'zeros' batch_size: 1 }", "model_warmup"),
-        ("response_cache { enable: true }", "response_cache"),
         ("cc_model_filenames { key: '7.0' value: 'a.onnx' }", "cc_model_filenames"),
         ("metric_tags { key: 'a' value: 'b' }", "metric_tags"),
         ("model_metrics {}", "model_metrics"),
