@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod explain;
 pub mod grpc;
 pub mod http;
 pub mod inference;

@@ -1,17 +1,52 @@
 //! What runs a graph: the part of a [`Model`](super::Model) that an ensemble does not have of its own.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::interface::{self, Interface};
+use crate::error::{Error, Result};
+use crate::onnx::{self, ModelProto};
 use crate::preprocess::Preprocessor;
 use crate::scheduler::Scheduler;
 use crate::zoo::describe::Description;
+
+/// The file that a graph was loaded from, to be read once more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFile {
+    path: PathBuf,
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl ModelFile {
+    /// Notes how the file at `path` is now.
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path)
+            .map_err(|error| Error::not_found(format!("{} cannot be read", path.display())).with_source(error))?;
+        Ok(Self { path: path.to_owned(), bytes: metadata.len(), modified: metadata.modified().ok() })
+    }
+
+    /// The model in it. Blocks.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is no longer the file that was loaded.
+    pub fn read(&self) -> Result<ModelProto> {
+        // The client need not know where models lie.
+        let changed =
+            || Error::unavailable("the model's file is not the one that was loaded any more: load the model again");
+        let model = onnx::read_model(&self.path).map_err(|error| changed().with_source(error))?;
+        let now = Self::of(&self.path).map_err(|error| changed().with_source(error))?;
+        if now == *self { Ok(model) } else { Err(changed()) }
+    }
+}
 
 /// A loaded graph with its recipe, queue and instances. Whoever holds it keeps them alive through a reload.
 pub struct GraphModel {
     pub(super) interface: Arc<Interface>,
     pub(super) provider: &'static str,
+    pub(super) file: ModelFile,
     pub(super) description: Description,
     pub(super) preprocessor: Arc<Preprocessor>,
     pub(super) scheduler: Scheduler,
@@ -32,6 +67,11 @@ impl GraphModel {
     /// The execution provider that really runs it: `"cpu"`, `"cuda"` or `"tensorrt"`.
     pub fn provider(&self) -> &'static str {
         self.provider
+    }
+
+    /// The file that it was loaded from.
+    pub fn file(&self) -> &ModelFile {
+        &self.file
     }
 
     /// What its layers cost.

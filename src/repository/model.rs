@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::config::ModelConfig;
 use super::ensemble::{Ensemble, Member};
-use super::graph_model::GraphModel;
+use super::graph_model::{GraphModel, ModelFile};
 use super::interface::{ClassOutput, Interface};
 use super::wire::Wire;
 use super::{facts, instances, interface, labels, translate, warm_up};
@@ -74,6 +74,8 @@ impl Model {
         if !path.is_file() {
             return Err(Error::not_found(format!("{}: there is no such file", path.display())));
         }
+        // Before it is read: a file that changes meanwhile must not pass for the one that was loaded.
+        let file = ModelFile::of(path)?;
         let options = GraphOptions {
             providers: config.providers.clone(),
             intra_op_threads: config.instances.intra_op_threads.unwrap_or(1),
@@ -155,6 +157,7 @@ impl Model {
         let graph_model = GraphModel {
             interface: Arc::clone(&interface),
             provider,
+            file,
             description: facts.description,
             preprocessor: Arc::new(preprocessor),
             scheduler,

@@ -213,7 +213,8 @@ async fn each_request_has_one_line_and_an_internal_error_its_cause_once() {
 
     let events = log.events();
     let seen: Vec<_> = events.iter().map(|event| (event["target"].as_str(), event["level"].as_str())).collect();
-    let (access, failure) = ((Some("convoy::access"), Some("DEBUG")), (Some("convoy::http::middleware"), Some("ERROR")));
+    let (access, failure) =
+        ((Some("convoy::access"), Some("DEBUG")), (Some("convoy::http::middleware"), Some("ERROR")));
     assert_eq!(seen, [access, failure, access, access], "{events:?}");
     assert_eq!((&events[0]["path"], &events[0]["status"]), (&json!("/short"), &json!(200)));
     assert_eq!((&events[0]["method"], &events[0]["id"]), (&json!("GET"), &json!("abc")));

@@ -4,6 +4,7 @@
 mod model;
 mod shapes;
 
+pub use model::shapes_of_model;
 use serde::Serialize;
 
 use super::graph::{Graph, Operation};

@@ -1,0 +1,79 @@
+//! Explanations: numbers against PyTorch (`tests/reference/explain.py`), and pictures whose answer is known.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod foreign;
+mod goldens;
+mod known;
+mod limits;
+
+#[path = "../support/graphs.rs"]
+mod graphs;
+
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use convoy::engine::Runtime;
+use convoy::explain::{ExplainConfig, ExplainMetrics, Explainer};
+use convoy::onnx::ModelProto;
+use convoy::preprocess::PictureLimits;
+use convoy::repository::{Model, ModelControlConfig, Repository};
+use convoy::telemetry::Metrics;
+use image::RgbImage;
+
+/// A model in a repository of its own, and what explains it.
+struct Fixture {
+    explainer: Explainer,
+    model: Arc<Model>,
+    metrics: Metrics,
+    _repository: Repository,
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new(model: &ModelProto, config: &str) -> Self {
+        Self::with(model, config, &ExplainConfig::default())
+    }
+
+    fn with(model: &ModelProto, config: &str, explain: &ExplainConfig) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("m/1")).unwrap();
+        graphs::write(&folder.path().join("m/1"), model);
+        std::fs::write(folder.path().join("m/config.toml"), config).unwrap();
+        let (runtime, metrics) = (runtime(), Metrics::new());
+        let repository =
+            Repository::new(folder.path(), ModelControlConfig::default(), runtime.clone(), metrics.clone());
+        repository.load_all().unwrap();
+        let loaded = repository.get("m", None).unwrap();
+        let explain_metrics = ExplainMetrics::register(metrics.registry()).unwrap();
+        let explainer = Explainer::new(runtime, explain, PictureLimits::default(), explain_metrics);
+        Self { explainer, model: loaded, metrics, _repository: repository, folder }
+    }
+
+    /// The value of a counter or gauge of this name, whatever its labels.
+    fn metric(&self, name: &str) -> f64 {
+        let families = self.metrics.registry().gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        family.get_metric().iter().map(|it| it.get_counter().get_value() + it.get_gauge().get_value()).sum()
+    }
+}
+
+fn runtime() -> Runtime {
+    Runtime::load(None).expect("`cargo xtask setup` fetches ONNX Runtime")
+}
+
+fn fixtures() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/explain"))
+}
+
+fn png(picture: &RgbImage) -> Bytes {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner().into()
+}
+
+fn decoded(png: &[u8]) -> RgbImage {
+    image::load_from_memory(png).unwrap().to_rgb8()
+}
