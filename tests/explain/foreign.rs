@@ -78,6 +78,7 @@ async fn gradient_is_the_slope(name: &str, nodes: Vec<NodeProto>, initializers: 
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn operators_run_backwards() {
     let float =
         |name: &str, value: f32| TensorProto::new(name, &Tensor::from_vec(vec![], vec![value]).unwrap()).unwrap();

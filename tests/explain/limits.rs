@@ -4,7 +4,7 @@ use convoy::error::ErrorKind;
 use convoy::explain::{ExplainConfig, ExplainRequest, Method, Rule};
 use image::{Rgb, RgbImage};
 
-use super::graphs::convolutional;
+use super::graphs::{channel_means, convolutional};
 use super::{Fixture, png};
 
 fn request(method: Method) -> ExplainRequest {
@@ -73,4 +73,26 @@ async fn a_file_that_is_no_longer_the_loaded_one_is_not_explained() {
     let error = fixture.explainer.filters(fixture.model.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.message().contains("load the model again"), "{error}");
+}
+
+#[tokio::test]
+async fn a_model_without_what_is_asked_for_says_so() {
+    let fixture = Fixture::new(&channel_means(8, None), "");
+    let error = fixture.explainer.filters(fixture.model.clone()).await.unwrap_err();
+    assert_eq!(error.message(), "the model has no convolution");
+    let error = fixture.explainer.explain(fixture.model.clone(), request(Method::Cam)).await.unwrap_err();
+    assert!(error.message().contains("no feature maps"), "{error}");
+    // What needs no layer works all the same, as does a graph of a fixed batch.
+    for batch in [None, Some(3)] {
+        let fixture = Fixture::new(&channel_means(8, batch), "");
+        for method in [Method::Occlusion, Method::Projection(Rule::Gradient)] {
+            let request = ExplainRequest { class: Some(1), ..request(method) };
+            let explanation = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap();
+            if let [unit] = &explanation.units[..] {
+                // The slope of a channel's mean.
+                let expected: Vec<_> = (0..192).map(|at| if at / 64 == 1 { 1.0 / 64.0 } else { 0.0 }).collect();
+                assert_eq!(unit.projection, expected);
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Explanations: numbers against PyTorch (`tests/reference/explain.py`), and pictures whose answer is known.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::float_cmp, reason = "these numbers are exact")]
 
 mod foreign;
 mod goldens;

@@ -73,6 +73,8 @@ NETWORKS = {
     "resnet18": (224, "layer2.1", 8, True),
     "mixed": (32, "lrn", "lrn", True),
 }
+# From the class scores, hundreds of thousands of rectifiers lie on the way through these: one of them is near a tie in any picture.
+DEEP = {"googlenet", "resnet18"}
 LAST_MAPS = {"googlenet": "inception5b", "resnet18": -1, "mixed": "lrn"}
 
 
@@ -126,13 +128,16 @@ def write_golden(name):
         x = ((picture(index, size).astype(np.float32) / np.float32(255)) - MEAN) / STD
         shaken = x * (1 + 1e-6 * zoo.normal(zoo.SEED, "noise", x.size).reshape(x.shape))
         double = run(network, x, torch.float64, layer, last)
+        left_out = {"class_gradient", "class_guided"} if name in DEEP else set()
+        left_out |= set() if linear else {"cam"}
+        double = {method: result for method, result in double.items() if method not in left_out}
         others = [run(network, x, torch.float32, layer, last), run(network, shaken, torch.float64, layer, last)]
         distances = {method: max(distance(result, other[method]) for other in others) for method, result in double.items()}
         print(name, index, {method: f"{far:.1e}" for method, far in distances.items()})
         for method, far in distances.items():
-            if far <= STEADY and method not in steady and (linear or method != "cam"):
+            if far <= STEADY and method not in steady:
                 steady[method] = (index, double[method])
-        if len(steady) == len(double) - (not linear):
+        if len(steady) == len(double):
             break
     golden = {"layer": label, "methods": {}}
     for method, (index, result) in steady.items():

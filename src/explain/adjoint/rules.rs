@@ -320,12 +320,12 @@ impl Call<'_> {
         let around = writer.constant(&kernel, band(&is_near))?;
         let back = writer.constant(&kernel, band(&|channel, other| is_near(other, channel)))?;
         let x = writer.forward(&self.node.input[0])?;
-        let [share, bias] = [writer.scalar(alpha / size as f32)?, writer.scalar(self.float("bias", 1.0))?];
+        let [weight, bias] = [writer.scalar(alpha / size as f32)?, writer.scalar(self.float("bias", 1.0))?];
         let [exponent, factor] = [writer.scalar(-beta)?, writer.scalar(2.0 * alpha * beta / size as f32)?];
 
         let square = writer.node("Mul", &[&x, &x], vec![]);
         let sum = writer.node("Conv", &[&square, &around], vec![]);
-        let scaled = writer.node("Mul", &[&sum, &share], vec![]);
+        let scaled = writer.node("Mul", &[&sum, &weight], vec![]);
         let d = writer.node("Add", &[&scaled, &bias], vec![]);
         let p = writer.node("Pow", &[&d, &exponent], vec![]);
         let direct = writer.node("Mul", &[self.arrived, &p], vec![]);

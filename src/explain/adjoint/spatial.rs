@@ -112,7 +112,7 @@ impl Call<'_> {
         }
         let name = switches(&self.node.output[0]);
         let shape = self.output_shape(writer)?;
-        let places = writer.saved(&name, OnnxType::Int64, &shape)?;
+        let places = writer.saved(&name, OnnxType::Int64, &shape);
         let places = writer.reshape(&places, &[shape.iter().product()])?;
         self.scatter(writer, &places)
     }
@@ -142,17 +142,17 @@ impl Call<'_> {
         }
         let with_padding = self.int("count_include_pad", 0) != 0;
         let (input, output) = (self.input_shape(writer)?, self.output_shape(writer)?);
-        let places: usize = output[2..].iter().product();
-        let share = |place: usize| {
+        let window_count: usize = output[2..].iter().product();
+        let share = |window: usize| {
             // From the last dimension to the first.
-            let (_, count) = windows.iter().rev().fold((place, 1), |(rest, count), it| {
+            let (_, count) = windows.iter().rev().fold((window, 1), |(rest, count), it| {
                 (rest / it.output, count * it.count(rest % it.output, with_padding))
             });
             1.0 / count as f32
         };
-        let shares: Vec<f32> = (0..places).map(share).collect();
-        let shares = writer.constant(&[&[1, 1], &output[2..]].concat(), shares)?;
-        let shared = writer.node("Mul", &[self.arrived, &shares], vec![]);
+        let weights: Vec<f32> = (0..window_count).map(share).collect();
+        let weights = writer.constant(&[&[1, 1], &output[2..]].concat(), weights)?;
+        let shared = writer.node("Mul", &[self.arrived, &weights], vec![]);
         // Every channel by itself, as if it were a picture of its own.
         let planes = output[0] * output[1];
         let shared = writer.reshape(&shared, &[&[planes, 1], &output[2..]].concat())?;
@@ -167,9 +167,9 @@ impl Call<'_> {
         let input = self.input_shape(writer)?;
         let kept: Vec<_> = (0..input.len()).map(|axis| if axes.contains(&axis) { 1 } else { input[axis] }).collect();
         let count: usize = axes.iter().map(|&axis| input[axis]).product();
-        let share = writer.scalar(1.0 / count as f32)?;
+        let weight = writer.scalar(1.0 / count as f32)?;
         let part = writer.reshape(self.arrived, &kept)?;
-        let part = writer.node("Mul", &[&part, &share], vec![]);
+        let part = writer.node("Mul", &[&part, &weight], vec![]);
         let shape = writer.integers(&input)?;
         Ok(writer.node("Expand", &[&part, &shape], vec![]))
     }
@@ -238,12 +238,12 @@ impl Call<'_> {
                 let ends = self.ints(writer, "ends", 2)?.unwrap_or_default();
                 let axes = self.ints(writer, "axes", 3)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
                 let steps = self.ints(writer, "steps", 4)?.unwrap_or_else(|| vec![1; starts.len()]);
-                for (((start, end), axis), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
-                    let axis = self.axis(axis, rank)?;
-                    let size = input[axis] as i64;
+                for (((start, end), named), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
+                    let along = self.axis(named, rank)?;
+                    let size = input[along] as i64;
                     let within = |bound: i64| if bound < 0 { bound.saturating_add(size) } else { bound }.clamp(0, size);
                     let step = usize::try_from(step).ok().filter(|&step| step > 0).ok_or_else(|| self.unsupported())?;
-                    taken[axis] = (within(start) as usize..within(end) as usize).step_by(step).collect();
+                    taken[along] = (within(start) as usize..within(end) as usize).step_by(step).collect();
                 }
             }
         }

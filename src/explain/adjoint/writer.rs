@@ -74,7 +74,8 @@ impl<'a> Writer<'a> {
             return Ok(name.to_owned());
         }
         let Some(initializer) = self.network.initializer(name) else {
-            return self.saved(name, OnnxType::Float, self.network.shape(name)?);
+            let shape = self.network.shape(name)?;
+            return Ok(self.saved(name, OnnxType::Float, shape));
         };
         if initializer.data_type == i32::from(OnnxType::Float) {
             // The elements are shared with the file's, not copied.
@@ -90,12 +91,12 @@ impl<'a> Writer<'a> {
     }
 
     /// A value of the forward graph that this one is given.
-    pub(super) fn saved(&mut self, name: &str, element: OnnxType, shape: &[usize]) -> Result<String> {
+    pub(super) fn saved(&mut self, name: &str, element: OnnxType, shape: &[usize]) -> String {
         if !self.saved.iter().any(|saved| saved == name) {
             self.saved.push(name.to_owned());
             self.graph.input.push(described(name, element, shape));
         }
-        Ok(name.to_owned())
+        name.to_owned()
     }
 
     /// Adds an input of the graph's own.
@@ -105,7 +106,7 @@ impl<'a> Writer<'a> {
 
     /// The model that computes `output`, and the values that it is given.
     pub(super) fn finish(mut self, output: &str, shape: &[usize]) -> (ModelProto, Vec<String>) {
-        self.graph.name = "adjoint".to_owned();
+        "adjoint".clone_into(&mut self.graph.name);
         self.graph.output = vec![described(output, OnnxType::Float, shape)];
         let model = ModelProto {
             ir_version: IR_VERSION,
