@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::auth::AuthConfig;
 use crate::error::{Error, Result};
+use crate::explain::ExplainConfig;
 use crate::grpc::GrpcConfig;
 use crate::http::HttpConfig;
 use crate::inference::Limits;
@@ -42,6 +43,8 @@ pub struct ServerConfig {
     pub tls: TlsConfig,
     /// Sizes over which a request is refused.
     pub limits: Limits,
+    /// Explanations.
+    pub explain: ExplainConfig,
     /// The log.
     pub log: LogConfig,
     /// How the server ends.
@@ -61,6 +64,7 @@ impl Default for ServerConfig {
             auth: AuthConfig::default(),
             tls: TlsConfig::default(),
             limits: Limits::default(),
+            explain: ExplainConfig::default(),
             log: LogConfig::default(),
             shutdown: ShutdownConfig::default(),
         }
@@ -129,6 +133,7 @@ impl ServerConfig {
         self.http.validate()?;
         self.grpc.validate()?;
         self.tls.validate()?;
+        self.explain.validate()?;
         if self.shutdown.timeout_ms < self.shutdown.grace_ms {
             return Err(Error::invalid(
                 "shutdown.timeout_ms counts from the signal too: it must not be under shutdown.grace_ms",
@@ -225,6 +230,7 @@ mod tests {
             ("[http]\nbody_deadline_ms = 0", "http.body_deadline_ms"),
             ("[grpc]\nmessage_timeout_ms = 0", "grpc.message_timeout_ms"),
             ("[limits]\ndecode_threads = 0", "limits.decode_threads"),
+            ("[explain]\nmax_concurrent = 0", "explain.max_concurrent"),
             ("[shutdown]\ngrace_ms = 2\ntimeout_ms = 1", "shutdown.timeout_ms"),
         ] {
             let error = read(text).unwrap().validate().unwrap_err();

@@ -206,7 +206,7 @@ impl Form {
     }
 }
 
-async fn read_pictures(app: &App, headers: &HeaderMap, body: Bytes) -> Result<Vec<Bytes>> {
+pub(super) async fn read_pictures(app: &App, headers: &HeaderMap, body: Bytes) -> Result<Vec<Bytes>> {
     let content_type = headers.get(header::CONTENT_TYPE);
     let max_pictures = app.inference.limits().max_pictures;
     let pictures = match Form::of(content_type)? {

@@ -1,7 +1,7 @@
 //! The HTTP interface: the Open Inference Protocol ("V2") over REST, the classify and listing endpoints, and the metrics
 //! endpoint.
 //!
-//! It turns wire forms into the requests of [`crate::inference`] and its answers back, and it alone knows HTTP and JSON.
+//! It turns wire forms into the requests of [`crate::inference`] and [`crate::explain`] and its answers back, and it alone knows HTTP and JSON.
 //! It must not know how a model is found, queued or run, nor that there is a gRPC interface.
 
 mod architecture;
@@ -9,6 +9,7 @@ mod auth;
 mod classify;
 mod config;
 mod error;
+mod explain;
 mod extract;
 mod hosting;
 mod json;
@@ -33,12 +34,14 @@ pub use metrics::{HttpMetrics, metrics_router};
 
 use crate::auth::{Keys, Right};
 use crate::error::Result;
+use crate::explain::Explainer;
 use crate::inference::Inference;
 
 /// What every handler may use.
 #[derive(Debug)]
 struct App {
     inference: Inference,
+    explainer: Explainer,
     config: HttpConfig,
 }
 
@@ -55,22 +58,36 @@ type AppState = axum::extract::State<Arc<App>>;
 ///
 /// # Errors
 /// `InvalidArgument` for a CORS origin that is not one, `Internal` when `registry` already holds metrics of these names.
-pub fn router(inference: Inference, config: HttpConfig, keys: &Keys, registry: &Registry) -> Result<Router> {
+pub fn router(
+    inference: Inference,
+    explainer: Explainer,
+    config: HttpConfig,
+    keys: &Keys,
+    registry: &Registry,
+) -> Result<Router> {
     let observer = middleware::Observer::new(HttpMetrics::register(registry)?);
     let cors = middleware::cors(&config.cors_origins)?;
     let platform = platform_routes(&config, keys);
-    let app = Arc::new(App { inference, config });
+    let app = Arc::new(App { inference, explainer, config });
     let routes = Router::new()
         .route("/invocations", post(hosting::invoke))
         .route("/v1/classify", post(classify::default_model))
         .route("/v1/models", get(models::list))
-        // What is posted to a model or a version is `:predict`.
+        // What is posted to a model or a version is `:predict` or `:explain`.
         .route("/v1/models/{model}", get(models::show).post(predict::named_model))
         .route("/v1/models/{model}/versions/{version}", post(predict::named_model))
         .route("/v1/models/{model}/classify", post(classify::named_model))
         .route("/v1/models/{model}/versions/{version}/classify", post(classify::named_model))
         .route("/v1/models/{model}/architecture", get(architecture::show))
         .route("/v1/models/{model}/versions/{version}/architecture", get(architecture::show))
+        .route("/v1/models/{model}/explain", post(explain::explain))
+        .route("/v1/models/{model}/versions/{version}/explain", post(explain::explain))
+        .route("/v1/models/{model}/filters", get(explain::filters))
+        .route("/v1/models/{model}/versions/{version}/filters", get(explain::filters))
+        .route("/v1/models/{model}/features", post(explain::features))
+        .route("/v1/models/{model}/versions/{version}/features", post(explain::features))
+        .route("/v1/models/{model}/exciting", post(explain::exciting))
+        .route("/v1/models/{model}/versions/{version}/exciting", post(explain::exciting))
         .merge(v2::routes());
     let routes = auth::protect(routes, keys, Right::Infer)
         .merge(auth::protect(v2::administration(), keys, Right::Admin))

@@ -7,17 +7,19 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::classify::{Options, PredictionJson};
 use super::error::HttpResult;
-use super::extract::{Parameters, Payload, PredictTarget};
+use super::explain;
+use super::extract::{Payload, Verb, VerbTarget, query};
 use super::json::{self, off_worker};
 use super::tensor_json::{NestedJson, read_base64, read_tensor, shape_of};
 use super::{App, AppState};
@@ -26,15 +28,37 @@ use crate::inference::{ClassifyRequest, InferRequest};
 use crate::repository::Model;
 use crate::tensor::{DataType, Tensor};
 
-/// `POST /v1/models/M[/versions/V]:predict`.
+/// `POST /v1/models/M[/versions/V]:predict` and `:explain`.
 pub(super) async fn named_model(
     State(app): AppState,
-    PredictTarget(target): PredictTarget,
-    Parameters(options): Parameters<Options>,
+    VerbTarget { target, verb }: VerbTarget,
+    uri: Uri,
     payload: Payload,
 ) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
-    predict(&app, model, options, payload).await
+    match verb {
+        Verb::Predict => predict(&app, model, query(&uri)?, payload).await,
+        Verb::Explain => explain(&app, model, &query(&uri)?, payload).await,
+    }
+}
+
+/// KServe V1's `:explain`: an explanation for each picture, one after the other.
+async fn explain(app: &App, model: Arc<Model>, options: &explain::Options, payload: Payload) -> HttpResult<Response> {
+    let limits = ReadLimits::of(app);
+    let data_type = model.input().data_type;
+    let bytes = payload.bytes.clone();
+    let (instances, _) = off_worker(bytes.len(), move || read(&bytes, data_type, limits)).await?;
+    let Instances::Pictures(pictures) = instances else {
+        return Err(Error::invalid("pictures are explained, not tensors").into());
+    };
+    let mut explanations = Vec::new();
+    for (index, picture) in pictures.into_iter().enumerate() {
+        let explanation = app.explainer.explain(Arc::clone(&model), options.request(picture)).await;
+        let explanation =
+            explanation.map_err(|error| error.map_message(|message| format!("picture {index}: {message}")))?;
+        explanations.push(explain::to_json(&model, &explanation));
+    }
+    Ok(Json(json!({ "explanations": explanations })).into_response())
 }
 
 /// Has `model` answer the instances of a request.
@@ -45,11 +69,7 @@ pub(super) async fn predict(
     payload: Payload,
 ) -> HttpResult<Response> {
     let mut admission = app.inference.admit_unparsed(Arc::clone(&model), options.context(&payload))?;
-    let limits = ReadLimits {
-        json_depth: app.config.max_json_depth,
-        pictures: app.inference.limits().max_pictures,
-        tensor_bytes: app.inference.limits().max_tensor_bytes,
-    };
+    let limits = ReadLimits::of(app);
     let data_type = model.input().data_type;
     let read = off_worker(payload.bytes.len(), move || read(&payload.bytes, data_type, limits)).await;
     let (instances, parameters) = match read {
@@ -88,6 +108,16 @@ struct ReadLimits {
     json_depth: usize,
     pictures: usize,
     tensor_bytes: usize,
+}
+
+impl ReadLimits {
+    fn of(app: &App) -> Self {
+        Self {
+            json_depth: app.config.max_json_depth,
+            pictures: app.inference.limits().max_pictures,
+            tensor_bytes: app.inference.limits().max_tensor_bytes,
+        }
+    }
 }
 
 /// What a request brings: all of one kind.

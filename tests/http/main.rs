@@ -14,6 +14,7 @@ mod classify;
 mod connections;
 mod ensemble;
 mod errors;
+mod explain;
 mod predict;
 mod shutdown;
 mod test_time;

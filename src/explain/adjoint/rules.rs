@@ -212,7 +212,8 @@ impl Call<'_> {
         let zero = writer.scalar(0.0)?;
         let low = writer.scalar(low)?;
         let mut passes = writer.node("Greater", &[&output, &low], vec![]);
-        if high.is_finite() {
+        // The guided rule asks whether a unit answered, which one at its upper bound did.
+        if high.is_finite() && self.rule == Rule::Gradient {
             let high = writer.scalar(high)?;
             let under = writer.node("Less", &[&output, &high], vec![]);
             passes = writer.node("And", &[&passes, &under], vec![]);
