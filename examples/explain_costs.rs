@@ -56,7 +56,7 @@ async fn main() -> Result<()> {
     writeln!(out, "| network | explanation | classify, ms | explain, ms | ratio |\n|---|---|---|---|---|")?;
     for (name, method, layer) in CASES {
         let model = inference.model(name, None)?;
-        let (mut classified, mut explained) = (Vec::new(), Vec::new());
+        let (mut classified, mut shown) = (Vec::new(), Vec::new());
         // One after the other, so that whatever else the machine does meets both.
         for round in 0..=ROUNDS {
             let started = Instant::now();
@@ -73,10 +73,10 @@ async fn main() -> Result<()> {
             // The first makes the graphs.
             if round > 0 {
                 classified.push(classify);
-                explained.push(explain);
+                shown.push(explain);
             }
         }
-        let (classify, explain) = (median(classified), median(explained));
+        let (classify, explain) = (median(classified), median(shown));
         let ratio = explain.as_secs_f64() / classify.as_secs_f64();
         let [classify, explain] = [classify, explain].map(|time| time.as_secs_f64() * 1e3);
         let layer = layer.map_or(String::new(), |layer| format!(" of {layer}"));
