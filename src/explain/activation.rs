@@ -37,35 +37,34 @@ const LINEAR: &[&str] = &[
 /// # Errors
 /// `InvalidArgument` when CAM is asked for and the head is not linear, or the layer has no maps.
 pub(super) fn activation(subject: &Subject, request: &ExplainRequest) -> Result<Explanation> {
-    let method = match request.method {
-        Some(method) => method,
-        None if is_linear(subject)? => Method::Cam,
-        None => Method::Gradcam,
-    };
-    let must_be_linear = method == Method::Cam;
-    let graphs = subject.graphs(Purpose::Activation(request.layer.clone(), must_be_linear), |network, make| {
+    let graphs = subject.graphs(Purpose::Activation(request.layer.clone()), |network, make| {
         let logits = network.logits(subject.class_output());
         let maps = match &request.layer {
             Some(layer) => network.layer(layer)?,
             None => network.last_maps(&logits)?,
         };
-        if must_be_linear {
-            check_linear(network, &logits, &maps)?;
-        }
         if !matches!(network.shape(&maps)?, [_, _, _, _]) {
             return Err(Error::invalid(format!("the layer {} has no feature maps", network.layer_name(&maps))));
         }
-        make(Plan {
+        let mut graphs = make(Plan {
             network,
             from: &logits,
             back: Some((&maps, Rule::Gradient)),
             logits: Some(&logits),
             optimize: subject.optimizes(),
-        })
+        })?;
+        graphs.nonlinear = check_linear(network, &logits, &maps).err();
+        Ok(graphs)
     })?;
     let prepared = subject.prepare(&request.picture)?;
-    let (maps, weights, class, layer) = {
+    let (maps, weights, class, layer, method) = {
         let mut graphs = lock(&graphs);
+        let method = match (request.method, &graphs.nonlinear) {
+            (Some(Method::Cam), Some(error)) => return Err(error.clone()),
+            (Some(method), _) => method,
+            (None, Some(_)) => Method::Gradcam,
+            (None, None) => Method::Cam,
+        };
         let values = graphs.forward(&prepared.row)?;
         let class = subject.class(&graphs, &values, request.class)?;
         let mut seed = vec![0.0; class.index + 1];
@@ -74,7 +73,7 @@ pub(super) fn activation(subject: &Subject, request: &ExplainRequest) -> Result<
         let maps = values.get(&graphs.to).ok_or_else(|| Error::internal("the run gave no feature maps"))?.rows(0, 1);
         let row = Graphs::row(&values, &graphs.to)?;
         let shape = maps.shape().to_vec();
-        ((row, shape), weights, class, graphs.layer.clone())
+        ((row, shape), weights, class, graphs.layer.clone(), method)
     };
     let (maps, shape) = maps;
     let [_, _, height, width] = shape[..] else { return Err(Error::internal("the feature maps have no rows")) };
@@ -83,10 +82,10 @@ pub(super) fn activation(subject: &Subject, request: &ExplainRequest) -> Result<
     for (map, gradient) in maps.chunks_exact(area).zip(weights.chunks_exact(area)) {
         let weight: f64 = gradient.iter().copied().map(f64::from).sum();
         // In a linear head that is the weight of the map's mean, CAM's; Grad-CAM has the mean of the gradient.
-        let weight = if must_be_linear { weight } else { weight / area as f64 };
+        let weight = if method == Method::Cam { weight } else { weight / area as f64 };
         data.iter_mut().zip(map).for_each(|(sum, &value)| *sum += weight * f64::from(value));
     }
-    let floor = if must_be_linear { f64::NEG_INFINITY } else { 0.0 };
+    let floor = if method == Method::Cam { f64::NEG_INFINITY } else { 0.0 };
     let data = data.into_iter().map(|value| value.max(floor) as f32).collect();
     let heatmap = Heatmap { height, width, data };
     let png = subject.overlaid(&request.picture, &heatmap, &prepared.frame)?;
@@ -99,14 +98,6 @@ pub(super) fn activation(subject: &Subject, request: &ExplainRequest) -> Result<
         frame: prepared.frame,
         png,
     })
-}
-
-/// Whether CAM can explain the model.
-fn is_linear(subject: &Subject) -> Result<bool> {
-    let network = subject.network()?;
-    let logits = network.logits(subject.class_output());
-    let maps = network.last_maps(&logits);
-    Ok(maps.is_ok_and(|maps| check_linear(&network, &logits, &maps).is_ok()))
 }
 
 /// Checks that nothing but pooling and linear layers is between `maps` and `logits`.

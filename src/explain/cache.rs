@@ -14,8 +14,8 @@ pub(super) enum Purpose {
     Features(String),
     /// A layer back to the picture; without a name, the class scores.
     Projection(Rule, Option<String>),
-    /// The class scores back to a layer; without a name, the last feature maps. Whether the head must be linear.
-    Activation(Option<String>, bool),
+    /// The class scores back to a layer; without a name, the last feature maps.
+    Activation(Option<String>),
 }
 
 /// Graphs in use by one caller at a time.

@@ -33,6 +33,8 @@ pub(super) struct Graphs {
     pub(super) to: String,
     /// The value of the logits, where it is among the outputs.
     pub(super) logits: Option<String>,
+    /// Why the way is not linear, where that matters and is so.
+    pub(super) nonlinear: Option<Error>,
     input: String,
     rows: usize,
     outputs: Vec<String>,
@@ -92,6 +94,7 @@ impl Graphs {
             shape,
             to: to.to_owned(),
             logits: logits.map(str::to_owned),
+            nonlinear: None,
             input: network.input().to_owned(),
             rows,
             outputs,

@@ -19,6 +19,7 @@ use super::AppState;
 use super::classify::read_pictures;
 use super::error::HttpResult;
 use super::extract::{Parameters, Payload, Target};
+use super::json::off_worker;
 use crate::error::{Error, Result};
 use crate::explain::{ExcitingRequest, ExplainRequest, Explanation, Method, Rule, Unit};
 use crate::preprocess::Frame;
@@ -68,14 +69,21 @@ pub(super) async fn explain(
     let model = app.inference.model(&target.model, target.version)?;
     let picture = single(read_pictures(&app, &headers, payload.bytes).await?)?;
     let explanation = app.explainer.explain(Arc::clone(&model), options.request(picture)).await?;
-    Ok(answer(&headers, explanation.png.clone(), || to_json(&model, &explanation)))
+    if prefers_png(&headers) {
+        return Ok(picture_response(explanation.png));
+    }
+    let numbers = explanation.heatmap.data.len();
+    json_response(numbers, move || to_json(&model, &explanation)).await
 }
 
 /// `GET /v1/models/M[/versions/V]/filters`.
 pub(super) async fn filters(State(app): AppState, target: Target, headers: HeaderMap) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
     let filters = app.explainer.filters(Arc::clone(&model)).await?;
-    Ok(answer(&headers, filters.png.clone(), || {
+    if prefers_png(&headers) {
+        return Ok(picture_response(filters.png));
+    }
+    json_response(filters.weights.len(), move || {
         let body = json!({
             "layer": filters.layer,
             "shape": filters.shape,
@@ -83,7 +91,8 @@ pub(super) async fn filters(State(app): AppState, target: Target, headers: Heade
             "png": STANDARD.encode(&filters.png),
         });
         of_model(&model, body)
-    }))
+    })
+    .await
 }
 
 /// The layer that a request is about.
@@ -104,7 +113,10 @@ pub(super) async fn features(
     let model = app.inference.model(&target.model, target.version)?;
     let picture = single(read_pictures(&app, &headers, payload.bytes).await?)?;
     let features = app.explainer.features(Arc::clone(&model), picture, options.layer).await?;
-    Ok(answer(&headers, features.png.clone(), || {
+    if prefers_png(&headers) {
+        return Ok(picture_response(features.png));
+    }
+    json_response(features.channels.len(), move || {
         let channels: Vec<_> = features
             .channels
             .iter()
@@ -117,7 +129,8 @@ pub(super) async fn features(
             "png": STANDARD.encode(&features.png),
         });
         of_model(&model, body)
-    }))
+    })
+    .await
 }
 
 /// The unit that a request is about, and how many pictures are wanted.
@@ -154,7 +167,10 @@ pub(super) async fn exciting(
     let pictures = read_pictures(&app, &headers, payload.bytes).await?;
     let request = ExcitingRequest { pictures, layer: options.layer, unit: options.unit, count: options.count, rule };
     let exciting = app.explainer.exciting(Arc::clone(&model), request).await?;
-    Ok(answer(&headers, exciting.png.clone(), || {
+    if prefers_png(&headers) {
+        return Ok(picture_response(exciting.png));
+    }
+    json_response(exciting.pictures.len(), move || {
         let pictures = exciting.pictures.iter().map(|it| {
             json!({
                 "index": it.index,
@@ -171,7 +187,8 @@ pub(super) async fn exciting(
             "png": STANDARD.encode(&exciting.png),
         });
         of_model(&model, body)
-    }))
+    })
+    .await
 }
 
 fn single(pictures: Vec<Bytes>) -> Result<Bytes> {
@@ -227,13 +244,16 @@ fn of_model(model: &Model, mut body: Value) -> Value {
     body
 }
 
-/// The picture where the client prefers one, else JSON.
-fn answer(headers: &HeaderMap, png: Vec<u8>, json: impl FnOnce() -> Value) -> Response {
-    if prefers_png(headers) {
-        ([(header::CONTENT_TYPE, "image/png")], png).into_response()
-    } else {
-        Json(json()).into_response()
-    }
+fn picture_response(png: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "image/png")], png).into_response()
+}
+
+/// JSON of about so many numbers and a picture.
+async fn json_response(numbers: usize, body: impl FnOnce() -> Value + Send + 'static) -> HttpResult<Response> {
+    /// What a number takes as text, and more than a picture as a rule.
+    const NUMBER_BYTES: usize = 20;
+    const PICTURE_BYTES: usize = 128 << 10;
+    Ok(off_worker(numbers * NUMBER_BYTES + PICTURE_BYTES, move || Ok(Json(body()).into_response())).await?)
 }
 
 /// Whether `Accept` ranks PNG before JSON.

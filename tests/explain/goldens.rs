@@ -92,6 +92,11 @@ async fn equals_golden(name: &str) {
     for method in ["deconvnet", "guided", "gradient", "gradcam"] {
         assert!(golden.methods.contains_key(method), "{name}: {method}");
     }
+    if !golden.methods.contains_key("cam") {
+        let request = ExplainRequest { method: Some(Method::Cam), ..ExplainRequest::new(png(&picture(0, size))) };
+        let error = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap_err();
+        assert!(error.message().contains("ask for gradcam"), "{name}: {error}");
+    }
     for (method, expected) in &golden.methods {
         let mut request = ExplainRequest::new(png(&picture(expected.picture, size)));
         request.method = Some(match method.as_str() {

@@ -1,11 +1,12 @@
 //! Pictures and graphs whose explanation can be said beforehand.
 
 use convoy::explain::{ExcitingRequest, ExplainRequest, Explanation, Method, Rule};
+use convoy::onnx::proto::tensor_proto::DataType;
 use convoy::onnx::{AttributeProto, TensorProto};
 use convoy::tensor::Tensor;
 use image::{Rgb, RgbImage};
 
-use super::graphs::{model, node};
+use super::graphs::{model, node, value};
 use super::{Fixture, decoded, png};
 
 const PLAIN: &str = "[preprocess]\nresize = 32\nscale = 0.00392156862745098\n";
@@ -114,6 +115,8 @@ async fn any_class_can_be_asked_about() {
         assert!((red + blue).abs() < 1e-6);
     }
     assert!(of(1, Method::Gradcam).await.unwrap().heatmap.data.iter().all(|&value| value == 0.0));
+    let scaled = of(1, Method::Gradcam).await.unwrap();
+    assert_eq!((scaled.heatmap.height, scaled.layer.as_deref()), (32, Some("rectified")));
     let error = of(2, Method::Cam).await.unwrap_err();
     assert_eq!(error.message(), "there is no class 2: the model has 2");
 }
@@ -230,4 +233,50 @@ async fn the_pictures_that_excite_a_unit_come_first() {
     let error =
         fixture.explainer.exciting(fixture.model.clone(), ExcitingRequest { pictures, ..request }).await.unwrap_err();
     assert!(error.message().starts_with("picture 1: "), "{error}");
+}
+
+/// The same network for pictures as they are: UINT8 or FP16, `[N, H, W, 3]`, blue first.
+fn colors_of_pixels(data_type: DataType) -> convoy::onnx::ModelProto {
+    let mut model = colors();
+    let graph = model.graph.as_mut().unwrap();
+    graph.input = vec![value("pixels", data_type, &[-1, 32, 32, 3])];
+    let mut cast = node("Cast", &["pixels"], "cast");
+    cast.attribute = vec![AttributeProto::int("to", i32::from(DataType::Float).into())];
+    let mut transpose = node("Transpose", &["cast"], "upside");
+    transpose.attribute = vec![AttributeProto::ints("perm", [0, 3, 1, 2])];
+    let mut flip = node("Gather", &["upside", "order"], "flipped");
+    flip.attribute = vec![AttributeProto::int("axis", 1)];
+    graph.node.splice(0..0, [cast, transpose, flip, node("Div", &["flipped", "scale"], "input")]);
+    graph.initializer.push(initializer("scale", &[], vec![255.0]));
+    let order = Tensor::from_vec(vec![3], vec![2i64, 1, 0]).unwrap();
+    graph.initializer.push(TensorProto::new("order", &order).unwrap());
+    model
+}
+
+#[tokio::test]
+async fn every_form_of_input_is_explained() {
+    for (data_type, recipe) in [(DataType::Uint8, ""), (DataType::Float16, "scale = 1.0\n")] {
+        let config = format!("[preprocess]\nresize = 32\ncolor = \"bgr\"\n{recipe}");
+        let fixture = Fixture::new(&colors_of_pixels(data_type), &config);
+        let picture = png(&painted(48, 0, [255, 0, 0]));
+        for method in [Method::Cam, Method::Occlusion] {
+            let request = ExplainRequest { method: Some(method), ..ExplainRequest::new(picture.clone()) };
+            let explanation = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap();
+            assert_eq!(explanation.class.as_ref().unwrap().index, 0);
+            let (column, row) = hottest(&explanation);
+            assert!(column > 0.7 && row < 0.3, "{data_type:?}, {method:?}: {column}, {row}");
+        }
+        let request = ExplainRequest {
+            method: Some(Method::Projection(Rule::Gradient)),
+            layer: Some("rectified".into()),
+            ..ExplainRequest::new(picture)
+        };
+        let explanation = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap();
+        let unit = &explanation.units[0];
+        // Red first, whatever the network has first.
+        let at = unit.row * 32 + unit.column;
+        let slope = 1.0f32 / 255.0;
+        let found = [0, 1024, 2048].map(|plane| unit.projection[at + plane]);
+        assert_eq!((unit.unit, found), (0, [slope, -slope, -slope]));
+    }
 }
