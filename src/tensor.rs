@@ -128,6 +128,14 @@ pub struct TensorSpec {
     pub shape: Vec<i64>,
 }
 
+impl TensorSpec {
+    /// Whether a tensor of `shape` has as many dimensions, and from number `first` on these sizes; an open one takes any.
+    pub fn takes(&self, shape: &[usize], first: usize) -> bool {
+        let fits = |(&want, &got): (&i64, &usize)| want < 0 || usize::try_from(want).is_ok_and(|want| want == got);
+        shape.len() == self.shape.len() && self.shape.iter().zip(shape).skip(first).all(fits)
+    }
+}
+
 /// A dense tensor: data type, shape and little-endian row-major bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Tensor {

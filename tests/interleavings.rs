@@ -110,6 +110,11 @@ impl Work<usize> for Instance {
     }
 }
 
+/// A model's part in a device of its own.
+fn share(capacity: usize) -> Arc<Share> {
+    Arc::new(Share::new(&Arc::new(Device::new(capacity)), 1, Duration::ZERO))
+}
+
 /// Starts an instance of a model on `device`.
 fn start(
     queue: &Arc<Queue<usize>>,
@@ -122,20 +127,25 @@ fn start(
     thread::spawn(move || work(&queue, &share, &mut instance))
 }
 
+/// Closes the queue, and waits until its instances have ended.
+fn end(queue: &Queue<usize>, instances: impl IntoIterator<Item = thread::JoinHandle<()>>) {
+    queue.close();
+    for instance in instances {
+        instance.join().expect("no thread panics");
+    }
+}
+
 #[test]
 fn every_entry_is_answered_once_and_a_close_ends_every_instance() {
     check(|| {
         let (queue, answers) = (queue(2), Answers::new());
-        let share = Arc::new(Share::new(&Arc::new(Device::new(2)), 1, Duration::ZERO));
+        let share = share(2);
         let instances = [start(&queue, &share, &answers, 2), start(&queue, &share, &answers, 2)];
         let mut accepted = [0; 3];
         for (entry, count) in accepted.iter_mut().enumerate() {
             *count = usize::from(queue.push(ticket(), entry).is_ok());
         }
-        queue.close();
-        for instance in instances {
-            instance.join().unwrap();
-        }
+        end(&queue, instances);
         assert_eq!(answers.counts(), accepted);
     });
 }
@@ -144,16 +154,13 @@ fn every_entry_is_answered_once_and_a_close_ends_every_instance() {
 fn an_entry_wakes_an_instance_whatever_the_others_do() {
     check(|| {
         let (queue, answers) = (queue(2), Answers::new());
-        let share = Arc::new(Share::new(&Arc::new(Device::new(1)), 1, Duration::ZERO));
+        let share = share(1);
         let instances = [start(&queue, &share, &answers, 1), start(&queue, &share, &answers, 1)];
         for entry in 0..2 {
             queue.push(ticket(), entry).unwrap();
             answers.wait_for(entry);
         }
-        queue.close();
-        for instance in instances {
-            instance.join().unwrap();
-        }
+        end(&queue, instances);
         assert_eq!(answers.counts(), [1, 1, 0]);
     });
 }
@@ -163,15 +170,14 @@ fn what_is_held_back_is_run_once_the_queue_drains() {
     check(|| {
         // loom's clock stands still, so nothing but the draining can end the wait.
         let (queue, answers) = (held_back_queue(1, Duration::from_hours(1)), Answers::new());
-        let share = Arc::new(Share::new(&Arc::new(Device::new(1)), 1, Duration::ZERO));
+        let share = share(1);
         let instance = start(&queue, &share, &answers, 1);
         queue.push(ticket(), 0).unwrap();
         queue.drain();
         answers.wait_for(0);
         queue.push(ticket(), 1).unwrap();
         answers.wait_for(1);
-        queue.close();
-        instance.join().unwrap();
+        end(&queue, [instance]);
         assert_eq!(answers.counts(), [1, 1, 0]);
     });
 }
@@ -180,7 +186,7 @@ fn what_is_held_back_is_run_once_the_queue_drains() {
 fn what_is_pushed_while_the_queue_closes_is_answered_or_refused() {
     check(|| {
         let (queue, answers) = (queue(1), Answers::new());
-        let share = Arc::new(Share::new(&Arc::new(Device::new(1)), 1, Duration::ZERO));
+        let share = share(1);
         let instance = start(&queue, &share, &answers, 1);
         let closing = Arc::clone(&queue);
         let closing = thread::spawn(move || closing.close());
@@ -198,13 +204,12 @@ fn what_is_pushed_while_the_queue_closes_is_answered_or_refused() {
 fn an_entry_that_is_removed_is_not_answered_and_one_that_is_answered_cannot_be_removed() {
     check(|| {
         let (queue, answers) = (queue(1), Answers::new());
-        let share = Arc::new(Share::new(&Arc::new(Device::new(1)), 1, Duration::ZERO));
+        let share = share(1);
         let instance = start(&queue, &share, &answers, 1);
         let key = queue.push(ticket(), 0).unwrap();
         queue.push(ticket(), 1).unwrap();
         let removed = usize::from(queue.remove(key).is_some());
-        queue.close();
-        instance.join().unwrap();
+        end(&queue, [instance]);
         assert_eq!(answers.counts(), [1 - removed, 1, 0]);
     });
 }

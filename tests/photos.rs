@@ -249,6 +249,7 @@ fn mistakes_on_the_command_line_are_sentences_with_exit_codes() {
         (&["explain", "--show", "features", "photo.jpg"], 2, "--layer"),
         (&["explain"], 1, "one picture must be named"),
         (&["bench", "--image", "nowhere.jpg"], 1, "nowhere.jpg"),
+        (&["bench", "--image", "Cargo.toml", "--url", "ftp://localhost"], 1, "are spoken here, not ftp"),
         (&["bench", "--image", "Cargo.toml", "--url", "https://localhost"], 1, "--ca must name the certificate"),
         (&["bench", "--image", "Cargo.toml", "--url", "http://127.0.0.1:1"], 1, "no server at 127.0.0.1:1"),
         (&["export", "resnet51", "--weights", "random:1"], 1, "resnet50"),

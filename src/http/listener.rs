@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tower::Service;
 
 use super::HttpConfig;
+use super::lingering::Lingering;
 use crate::net::{self, Acceptor, Draining, Stream};
 
 /// How long a connection without a request in progress is kept once draining has begun: time for an answer to be written and
@@ -79,7 +80,7 @@ async fn serve_connection(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(idle_timeout)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Lingering::new(stream)), service)
     );
     let served = tokio::select! {
         served = &mut connection => served,

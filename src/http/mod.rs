@@ -13,6 +13,7 @@ mod explain;
 mod extract;
 mod hosting;
 mod json;
+mod lingering;
 mod listener;
 mod metrics;
 mod middleware;

@@ -221,7 +221,14 @@ impl ModelConfig {
         if self.triton.is_some() { TRITON_CONFIG_FILE } else { CONFIG_FILE }
     }
 
-    /// The graph's file in a version's folder.
+    /// The graph in the version's folder `version`.
+    pub fn graph(&self, version: &Path) -> PathBuf {
+        let path = version.join(self.filename());
+        // As in Triton, a folder in the file's place holds a graph and the weights beside it.
+        if path.is_dir() { path.join(MODEL_FILE) } else { path }
+    }
+
+    /// The name of the graph's file in a version's folder.
     pub(super) fn filename(&self) -> &str {
         self.filename.as_deref().unwrap_or(MODEL_FILE)
     }

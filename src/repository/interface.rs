@@ -35,9 +35,7 @@ pub struct ClassOutput {
 impl Interface {
     /// Whether `shape` is that of an input tensor of any number of rows.
     pub fn takes(&self, shape: &[usize]) -> bool {
-        let TensorSpec { shape: wanted, .. } = &self.input;
-        shape.len() == wanted.len()
-            && shape.iter().zip(wanted).skip(1).all(|(&got, &want)| want < 0 || got as i64 == want)
+        self.input.takes(shape, 1)
     }
 
     /// What output number `index` holds, where it holds class scores.

@@ -188,11 +188,7 @@ impl Repository {
     }
 
     fn load_graph(&self, name: &str, version: u64, source: &Source, config: &ModelConfig) -> Result<Model> {
-        let mut path = source.versions().join(version.to_string()).join(config.filename());
-        // As in Triton, a folder in the file's place holds a graph and the weights beside it.
-        if path.is_dir() {
-            path.push(layout::MODEL_FILE);
-        }
+        let path = config.graph(&source.versions().join(version.to_string()));
         let folder = &source.folder;
         // Whatever is wrong with a model must not keep the others from being served.
         let loaded = catch_unwind(AssertUnwindSafe(|| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::engine::Session;
 use crate::error::{Error, Result};
-use crate::tensor::{Tensor, element_count};
+use crate::tensor::Tensor;
 
 /// Runs zeros through every session in each size that counts, and returns these sizes, ascending, with their times.
 ///
@@ -41,10 +41,7 @@ pub(super) fn powers_of_two(largest: usize) -> Vec<usize> {
 
 fn run(session: &mut Session, row_shape: [usize; 3], rows: usize) -> Result<Duration> {
     let [a, b, c] = row_shape;
-    let shape = vec![rows, a, b, c];
-    let data_type = session.input().data_type;
-    let bytes = element_count(&shape)? * data_type.size().unwrap_or(1);
-    let zeros = Tensor::new(data_type, shape, vec![0u8; bytes].into())?;
+    let zeros = Tensor::zeros(session.input().data_type, vec![rows, a, b, c])?;
     let (outputs, times) = session.run(&[zeros], rows)?;
     if let Some(output) = outputs.iter().find(|output| output.shape().first() != Some(&rows)) {
         return Err(Error::internal(format!(

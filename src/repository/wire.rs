@@ -83,8 +83,7 @@ impl Wire {
     /// Whether `shape` is an input's as clients see it. Rows that are not reshaped may be of any number.
     pub(super) fn fits(&self, shape: &[usize]) -> bool {
         let free = usize::from(self.is_batched || self.reshaped_input.is_none());
-        let matches = |(&want, &got): (&i64, &usize)| want < 0 || usize::try_from(want).is_ok_and(|want| want == got);
-        shape.len() == self.input.shape.len() && self.input.shape.iter().zip(shape).skip(free).all(matches)
+        self.input.takes(shape, free)
     }
 
     /// An input that [fits](Self::fits), in the graph's shape.

@@ -71,7 +71,6 @@ struct Answered {
 #[derive(Debug)]
 pub(super) struct Admission {
     places: usize,
-    bytes: usize,
     /// How many batches run at a time.
     parallelism: usize,
     options: SchedulerOptions,
@@ -109,7 +108,6 @@ impl Admission {
     ) -> Self {
         Self {
             places: options.queue_size + instances * options.policy.max_batch_size,
-            bytes: options.queue_bytes,
             parallelism: parallelism.max(1),
             options,
             times,
@@ -149,10 +147,10 @@ impl Admission {
                 demand.rows, self.places
             )));
         }
-        if demand.bytes > self.bytes {
+        if demand.bytes > self.options.queue_bytes {
             return Err(Error::too_large(format!(
                 "the request takes {} bytes, but the model holds at most {} at a time",
-                demand.bytes, self.bytes
+                demand.bytes, self.options.queue_bytes
             )));
         }
         Ok(())
@@ -161,7 +159,7 @@ impl Admission {
     fn check_room(&self, book: &Book, demand: &Demand) -> Result<()> {
         let (reason, message) = if demand.rows > self.places - book.rows {
             (Refusal::QueueSize, "the model's queue is full")
-        } else if demand.bytes > self.bytes - book.bytes {
+        } else if demand.bytes > self.options.queue_bytes - book.bytes {
             (Refusal::QueueBytes, "the model holds as many bytes as it may")
         } else {
             return Ok(());

@@ -4,16 +4,18 @@ use std::io::Write;
 use std::time::Duration;
 
 use convoy::grpc::proto::inference as pb;
+use convoy::server::Server;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use prost::Message;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 
 use crate::client::{bytes, client, input, raw};
-use crate::raw::{MODEL_INFER, MODEL_STREAM_INFER, call, frame, framed, open, open_until, send, send_to};
-use crate::server::{config, start, within_a_minute};
+use crate::raw::{Answer, MODEL_INFER, MODEL_STREAM_INFER, call, frame, framed, open, open_until, send, send_to};
+use crate::server::{Repository, config, start, within_a_minute};
 use crate::{TENSOR, assert_means, metric, repository, requests, server, until};
 
 fn request() -> pb::ModelInferRequest {
@@ -45,23 +47,38 @@ async fn a_message_over_the_limit_is_refused() {
     assert_means(client(&server).await.model_infer(request()).await.unwrap().get_ref());
 }
 
-#[tokio::test]
-async fn messages_that_do_not_fit_into_memory_are_refused_at_once_and_those_that_left_make_room() {
+/// A server that takes messages of 64 KiB, and has room in memory for so many bytes of them.
+async fn with_room_for(max_inflight_bytes: usize) -> (Server, Repository) {
     let repository = repository();
     let mut config = config(&repository);
     config.grpc.max_message_bytes = 1 << 16;
     config.http.max_body_bytes = 1 << 16;
-    config.limits.max_inflight_bytes = 1 << 16;
-    let server = start(config).await;
+    config.limits.max_inflight_bytes = max_inflight_bytes;
+    (start(config).await, repository)
+}
+
+/// A call that begins with `bytes` and stays open until what is returned first is dropped.
+fn held_open(
+    server: &Server,
+    path: &'static str,
+    headers: &'static [(&'static str, &'static str)],
+    bytes: Vec<u8>,
+) -> (oneshot::Sender<()>, JoinHandle<Answer>) {
+    let (end, ended) = oneshot::channel();
+    let body = open_until(bytes, ended);
+    let address = server.grpc_address();
+    (end, tokio::spawn(async move { send_to(address, path, headers, body).await }))
+}
+
+#[tokio::test]
+async fn messages_that_do_not_fit_into_memory_are_refused_at_once_and_those_that_left_make_room() {
+    let (server, _repository) = with_room_for(1 << 16).await;
     let large = frame(&raw("means", "FP32", &[1, 3, 2, 2], vec![0; 60_000]));
     let answer = call(&server, MODEL_INFER, &[], large.clone()).await;
     assert_eq!(answer.code, Code::InvalidArgument, "{}", answer.message);
     // Half of a message stays, in a call or on a stream.
     for path in [MODEL_INFER, MODEL_STREAM_INFER] {
-        let (end, ended) = oneshot::channel();
-        let half = open_until(large[..30_000].to_vec(), ended);
-        let address = server.grpc_address();
-        let half = tokio::spawn(async move { send_to(address, path, &[], half).await });
+        let (end, half) = held_open(&server, path, &[], large[..30_000].to_vec());
         let refused = async {
             loop {
                 let answer = call(&server, MODEL_INFER, &[], large.clone()).await;
@@ -88,12 +105,7 @@ async fn messages_that_do_not_fit_into_memory_are_refused_at_once_and_those_that
 
 #[tokio::test]
 async fn the_buffer_of_an_open_stream_counts_however_small_the_message_came() {
-    let repository = repository();
-    let mut config = config(&repository);
-    config.grpc.max_message_bytes = 1 << 16;
-    config.http.max_body_bytes = 1 << 16;
-    config.limits.max_inflight_bytes = 1 << 17;
-    let server = start(config).await;
+    let (server, _repository) = with_room_for(1 << 17).await;
     // A field that nobody knows, so that the decoded message is small, too.
     let mut message = request().encode_to_vec();
     prost::encoding::bytes::encode(999, &vec![0u8; 50_000], &mut message);
@@ -108,15 +120,8 @@ async fn the_buffer_of_an_open_stream_counts_however_small_the_message_came() {
         // What came before is given back soon after its answer.
         within_a_minute(async { while is_refused().await {} }).await;
         let before = metric(&server, &requests("means", "success")).await;
-        let (ends, streams): (Vec<_>, Vec<_>) = (0..2)
-            .map(|_| {
-                let (end, ended) = oneshot::channel();
-                let body = open_until(bytes.clone(), ended);
-                let address = server.grpc_address();
-                let stream = async move { send_to(address, MODEL_STREAM_INFER, headers, body).await };
-                (end, tokio::spawn(stream))
-            })
-            .unzip();
+        let (ends, streams): (Vec<_>, Vec<_>) =
+            (0..2).map(|_| held_open(&server, MODEL_STREAM_INFER, headers, bytes.clone())).unzip();
         // When its message is answered, each still has 50,000 of the 131,072 bytes.
         until(&server, &requests("means", "success"), before + 2.0).await;
         assert!(is_refused().await);
@@ -133,12 +138,7 @@ async fn the_buffer_of_an_open_stream_counts_however_small_the_message_came() {
 
 #[tokio::test]
 async fn the_numbers_of_a_tensor_count_as_they_are_decoded() {
-    let repository = repository();
-    let mut config = config(&repository);
-    config.grpc.max_message_bytes = 1 << 16;
-    config.http.max_body_bytes = 1 << 16;
-    config.limits.max_inflight_bytes = 1 << 16;
-    let server = start(config).await;
+    let (server, _repository) = with_room_for(1 << 16).await;
     // A byte each as they come, eight as they are decoded.
     for (count, code) in [(6_000, Code::InvalidArgument), (12_000, Code::ResourceExhausted)] {
         let contents = pb::InferTensorContents { int64_contents: vec![1; count], ..Default::default() };

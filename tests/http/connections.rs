@@ -131,6 +131,22 @@ async fn bodies_that_do_not_fit_into_memory_are_refused_at_once_and_those_that_l
     within_a_minute(room).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_refused_while_it_sends_gets_its_answer() {
+    const BODY_BYTES: usize = 8 << 20;
+    let repository = repository();
+    let mut config = config(&repository);
+    config.http.max_body_bytes = 1000;
+    let server = start(config).await;
+    let mut stream = connect(&server).await;
+    let head = format!("POST /v1/classify HTTP/1.1\r\nhost: test\r\ncontent-length: {BODY_BYTES}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // More than the kernel holds between the two.
+    stream.write_all(&vec![0; BODY_BYTES]).await.unwrap();
+    let answer = read_all(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_request_along() {
     let repository = repository();

@@ -27,6 +27,16 @@ pub(crate) fn convoy() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).env("CARGO_TARGET_DIR", target());
+    // What cargo says of xtask to xtask. Some build scripts (ring's) ask to be run again when these change: were they passed on,
+    // a `cargo build` after a `cargo xtask test` would build half of the tree again, and so would the next xtask.
+    for (name, _) in env::vars_os() {
+        let is_about_xtask = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_CRATE_NAME"
+        });
+        if is_about_xtask {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

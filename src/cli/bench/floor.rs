@@ -18,7 +18,6 @@ use crate::postprocess;
 use crate::preprocess::{PictureLimits, Preprocessor};
 use crate::repository::Machine;
 use crate::repository::config::ModelConfig;
-use crate::repository::layout::MODEL_FILE;
 
 /// Runs the bare loop on `threads` threads, each with a session of its own, and measures it as a server is measured.
 ///
@@ -39,7 +38,7 @@ pub(super) fn measure(
         intra_op_threads: 1,
         optimization: config.graph_optimization,
     };
-    let (graph, first) = Graph::load(runtime, &folder.join(version.to_string()).join(MODEL_FILE), &options)?;
+    let (graph, first) = Graph::load(runtime, &config.graph(&folder.join(version.to_string())), &options)?;
     let device_id = graph.provider().device_ids()[0];
     let mut loops = std::iter::once(Ok(first))
         .chain((1..threads).map(|_| graph.session(device_id)))

@@ -165,20 +165,37 @@ async fn measure_server(args: &BenchArgs, pictures: &[Bytes], until: Until) -> R
         is_stream: args.stream,
     };
     let requests = Arc::new(Requests::prepare(&target, payload, common).await?);
+    if args.rate.is_empty() {
+        measure_closed(args, &target, &requests, until).await
+    } else {
+        measure_open(args, &target, &requests).await
+    }
+}
+
+async fn measure_open(args: &BenchArgs, target: &Arc<Target>, requests: &Arc<Requests>) -> Result<Vec<Measurement>> {
+    let (warmup, duration) = (Duration::from_secs_f64(args.warmup_s), Duration::from_secs_f64(args.duration_s));
     let mut measurements = Vec::new();
     for &rate in &args.rate {
-        let (warmup, duration) = (Duration::from_secs_f64(args.warmup_s), Duration::from_secs_f64(args.duration_s));
-        measurements.push(open::run(&target, &requests, open::Load { rate, warmup, duration, pid: args.pid }).await?);
+        measurements.push(open::run(target, requests, open::Load { rate, warmup, duration, pid: args.pid }).await?);
     }
-    let concurrencies = if args.rate.is_empty() { args.concurrency.as_slice() } else { &[] };
-    for &concurrency in concurrencies {
+    Ok(measurements)
+}
+
+async fn measure_closed(
+    args: &BenchArgs,
+    target: &Arc<Target>,
+    requests: &Arc<Requests>,
+    until: Until,
+) -> Result<Vec<Measurement>> {
+    let mut measurements = Vec::new();
+    for &concurrency in &args.concurrency {
         let load = Load { concurrency, is_stream: args.stream };
         if args.warmup_s > 0.0 {
-            closed::run(&target, &requests, load, Until::Elapsed(Duration::from_secs_f64(args.warmup_s))).await?;
+            closed::run(target, requests, load, Until::Elapsed(Duration::from_secs_f64(args.warmup_s))).await?;
         }
         let before = args.pid.map(Usage::of).transpose()?;
         let started = Instant::now();
-        let mut measurement = closed::run(&target, &requests, load, until).await?;
+        let mut measurement = closed::run(target, requests, load, until).await?;
         measurement.elapsed = started.elapsed();
         if let (Some(pid), Some(before)) = (args.pid, before) {
             measurement.note_usage(before, Usage::of(pid)?);

@@ -57,9 +57,8 @@ pub(super) async fn run(target: &Arc<Target>, requests: &Arc<Requests>, load: Lo
         let latency = finished.saturating_duration_since(due);
         match result {
             Ok(answer) => {
-                if (began..ended).contains(&finished) && answer == Answer::Success {
-                    measurement.images += u64::from(requests.timeout().is_none_or(|timeout| latency <= timeout));
-                }
+                let is_within = (began..ended).contains(&finished);
+                measurement.images += u64::from(is_within && answer.is_on_time(latency, requests.timeout()));
                 if due >= began {
                     measurement.record_latency(answer, latency, requests.timeout());
                 }

@@ -69,16 +69,14 @@ impl Measurement {
 
     /// Counts an answer that took `latency` to a request that brought `timeout`.
     pub(super) fn record(&mut self, answer: Answer, latency: Duration, timeout: Option<Duration>) {
-        if is_on_time(&answer, latency, timeout) {
-            self.images += 1;
-        }
+        self.images += u64::from(answer.is_on_time(latency, timeout));
         self.record_latency(answer, latency, timeout);
     }
 
     /// As [`record`](Self::record), for an answer that may have come after the measurement's end.
     pub(super) fn record_latency(&mut self, answer: Answer, latency: Duration, timeout: Option<Duration>) {
         match answer {
-            Answer::Success if is_on_time(&answer, latency, timeout) => self.answered.push(latency),
+            Answer::Success if answer.is_on_time(latency, timeout) => self.answered.push(latency),
             Answer::Success => {
                 self.expired.push(latency);
                 self.say("answered after the timeout".to_owned());
@@ -152,10 +150,6 @@ impl Measurement {
     fn rss_mib(&self) -> Option<f64> {
         self.server_rss_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))
     }
-}
-
-fn is_on_time(answer: &Answer, latency: Duration, timeout: Option<Duration>) -> bool {
-    *answer == Answer::Success && timeout.is_none_or(|timeout| latency <= timeout)
 }
 
 /// All measurements of one call.

@@ -45,6 +45,13 @@ pub(super) enum Answer {
     Failed(String),
 }
 
+impl Answer {
+    /// Whether it is a success, and came within the `timeout` that the request brought.
+    pub(super) fn is_on_time(&self, latency: Duration, timeout: Option<Duration>) -> bool {
+        *self == Self::Success && timeout.is_none_or(|timeout| latency <= timeout)
+    }
+}
+
 /// What to send.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Payload<'a> {

@@ -7,7 +7,7 @@ use crate::repository::config::ModelConfig;
 use crate::tensor::TensorSpec;
 use crate::triton;
 use crate::triton::proto::model_input::Format;
-use crate::triton::proto::{DataType, ModelInput, ModelOutput, ModelTensorReshape};
+use crate::triton::proto::{DataType, ModelInput, ModelTensorReshape};
 
 /// Translates into `config` what inputs and outputs say.
 pub(super) fn translate(
@@ -109,20 +109,13 @@ pub(in crate::repository) fn check(
     outputs: &[TensorSpec],
 ) -> Result<(), String> {
     let is_batched = read.max_batch_size > 0;
-    if let Some(ModelInput { name, dims, reshape, .. }) = read.input.first() {
-        let data_type = read.input[0].data_type();
-        check_tensor(
-            "input",
-            name,
-            data_type,
-            graph_dims(dims, reshape.as_ref()),
-            is_batched,
-            std::slice::from_ref(input),
-        )?;
+    if let Some(read) = read.input.first() {
+        let dims = graph_dims(&read.dims, read.reshape.as_ref());
+        check_tensor("input", &read.name, read.data_type(), dims, is_batched, std::slice::from_ref(input))?;
     }
-    for output in &read.output {
-        let ModelOutput { name, dims, reshape, .. } = output;
-        check_tensor("output", name, output.data_type(), graph_dims(dims, reshape.as_ref()), is_batched, outputs)?;
+    for read in &read.output {
+        let dims = graph_dims(&read.dims, read.reshape.as_ref());
+        check_tensor("output", &read.name, read.data_type(), dims, is_batched, outputs)?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
-use self::server::{Payload, Protocol, Server, Way};
+use self::server::{Cores, Payload, Protocol, Server, Way};
 use self::table::{Row, Table};
 use crate::pins::Device;
 use crate::process;
@@ -124,7 +124,11 @@ impl Bench {
     }
 
     fn start(&self, repository: &Path) -> Result<Server> {
-        Server::start(repository, &self.ready.onnxruntime, &self.folder.join("server.log"))
+        self.start_on(repository, Cores::Shared)
+    }
+
+    fn start_on(&self, repository: &Path, cores: Cores) -> Result<Server> {
+        Server::start(repository, &self.ready.onnxruntime, &self.folder.join("server.log"), cores)
     }
 
     /// A repository with nothing but this model, so that memory and start-up are its own.
@@ -157,7 +161,7 @@ impl Bench {
         let ready_ms = server.ready_ms();
         server.stop()?;
         let after = self.floor(model, repository, picture)?;
-        let floor = Row::mean(&before, &after);
+        let floor = Row::median(&[before, after]);
         println!("{} with a JPEG of {label} (ready after {ready_ms:.0} ms)\n", model.name);
         let table = Table { floor, rows, grpc };
         println!("{table}");

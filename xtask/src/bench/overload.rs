@@ -1,15 +1,13 @@
 //! The server under more load than it can take: an open loop at multiples of its capacity, each request with a deadline.
 //!
-//! The load runs on the same cores as the server and takes its part of them, which grows with the rate. So that this does not
-//! pass for the server's own loss, the table has a column for the server's CPU time: where the cores are full, what it lacks of
-//! the whole went to the load.
+//! The load has the last core to itself (taskset), since what it takes grows with the rate and would pass for the server's own
+//! loss.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use super::protocols::median;
-use super::server::Way;
+use super::server::{Cores, Way};
 use super::table::{Row, said};
 use super::{Bench, MODELS, Model};
 use crate::progress;
@@ -28,6 +26,8 @@ const ROUNDS: usize = 3;
 
 /// Measures each model and prints Markdown.
 pub(super) fn measure(bench: &Bench, picture: &Path) -> Result<()> {
+    ensure!(bench.cores > 1, "the server and its load need a core each");
+    println!("Under overload, the server on {} of {} cores and the load on the last\n", bench.cores - 1, bench.cores);
     for model in &MODELS {
         measure_model(bench, model, picture)?;
     }
@@ -36,7 +36,7 @@ pub(super) fn measure(bench: &Bench, picture: &Path) -> Result<()> {
 
 fn measure_model(bench: &Bench, model: &Model, picture: &Path) -> Result<()> {
     progress::say(&format!("measuring {} under overload", model.name));
-    let server = bench.start(&bench.make_repository(model)?)?;
+    let server = bench.start_on(&bench.make_repository(model)?, Cores::Apart(bench.cores))?;
     let alone_ms = server.load_once(Way::http(picture), 1, bench.seconds)?.p50_ms;
     let capacity = server.load_once(Way::http(picture), 8, bench.seconds)?.images_per_s;
     let deadline_ms = (DEADLINE * alone_ms).round();
@@ -47,25 +47,9 @@ fn measure_model(bench: &Bench, model: &Model, picture: &Path) -> Result<()> {
         }
     }
     server.stop()?;
-    let rows: Vec<(f64, Row)> = LOADS.into_iter().zip(measured.iter().map(|rows| of_medians(rows))).collect();
+    let rows: Vec<(f64, Row)> = LOADS.into_iter().zip(measured.iter().map(|rows| Row::median(rows))).collect();
     print_table(model, alone_ms, capacity, deadline_ms, &rows);
     Ok(())
-}
-
-fn of_medians(rows: &[Row]) -> Row {
-    let of = |value: fn(&Row) -> f64| median(rows.iter().map(value));
-    Row {
-        concurrency: 0.0,
-        images_per_s: of(|row| row.images_per_s),
-        p50_ms: of(|row| row.p50_ms),
-        p99_ms: of(|row| row.p99_ms),
-        refused: of(|row| row.refused),
-        refused_p99_ms: of(|row| row.refused_p99_ms),
-        expired: of(|row| row.expired),
-        errors: rows.iter().map(|row| row.errors).sum(),
-        cpu_ms_per_image: of(|row| row.cpu_ms_per_image),
-        rss_mib: of(|row| row.rss_mib),
-    }
 }
 
 fn print_table(model: &Model, alone_ms: f64, capacity: f64, deadline_ms: f64, rows: &[(f64, Row)]) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::server::{Payload, Protocol, Way};
-use super::table::said;
+use super::table::{Row, median, said};
 use super::{Bench, MODELS};
 use crate::{process, progress};
 
@@ -44,7 +44,7 @@ fn front_end(bench: &Bench) -> Result<()> {
     for _ in 0..ROUNDS {
         for ((_, way), measured) in ways.iter().zip(&mut measured) {
             let row = server.load_once(*way, 8, bench.seconds)?;
-            measured.push((row.cpu_ms_per_image * 1e3, row.images_per_s, row.errors + row.refused + row.expired));
+            measured.push((row.cpu_ms_per_image * 1e3, row.images_per_s, row.unanswered()));
         }
     }
     server.stop()?;
@@ -93,7 +93,7 @@ fn streams(bench: &Bench, picture: &Path) -> Result<()> {
             rate(index) / rate(0),
             median(rows.iter().map(|row| row.cpu_ms_per_image)),
             median(rows.iter().map(|row| row.p99_ms)),
-            rows.iter().map(|row| row.errors + row.refused + row.expired).sum::<f64>(),
+            rows.iter().map(Row::unanswered).sum::<f64>(),
         );
     }
     let ratio = rate(1) / rate(0);
@@ -102,20 +102,4 @@ fn streams(bench: &Bench, picture: &Path) -> Result<()> {
         said(ratio >= STREAM_TARGET)
     );
     Ok(())
-}
-
-pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_ignores_one_stray_value() {
-        assert!((median([9.0, 1.0, 2.0].into_iter()) - 2.0).abs() < f64::EPSILON);
-    }
 }

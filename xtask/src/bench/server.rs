@@ -22,14 +22,47 @@ pub(super) struct Server {
     address: SocketAddr,
     grpc_address: SocketAddr,
     ready_after: Duration,
+    cores: Cores,
+}
+
+/// Which cores the server and its load run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cores {
+    /// Both on all.
+    Shared,
+    /// The load on the last of so many, the server on the others.
+    Apart(usize),
+}
+
+impl Cores {
+    /// `program` on the server's cores.
+    fn server(self, program: &Path) -> Command {
+        self.pinned(program, |count| format!("0-{}", count - 2))
+    }
+
+    /// `program` on the load's.
+    fn load(self, program: &Path) -> Command {
+        self.pinned(program, |count| (count - 1).to_string())
+    }
+
+    fn pinned(self, program: &Path, list: impl Fn(usize) -> String) -> Command {
+        match self {
+            Self::Shared => Command::new(program),
+            Self::Apart(count) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", &list(count)]).arg(program);
+                command
+            }
+        }
+    }
 }
 
 impl Server {
     /// Starts the server and waits until it is ready.
-    pub(super) fn start(repository: &Path, onnxruntime: &Path, log: &Path) -> Result<Self> {
+    pub(super) fn start(repository: &Path, onnxruntime: &Path, log: &Path, cores: Cores) -> Result<Self> {
         let log = File::create(log)?;
         let (address, grpc_address) = (free_address()?, free_address()?);
-        let mut command = Command::new(process::convoy());
+        let mut command = cores.server(&process::convoy());
         command.arg("serve").arg("--model-repository").arg(repository);
         command.args(["--http-address", &address.to_string()]);
         command.args(["--grpc-address", &grpc_address.to_string(), "--metrics-address", "127.0.0.1:0"]);
@@ -37,7 +70,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = Instant::now();
         let child = command.spawn().context("the server could not be started")?;
-        let mut server = Self { child, address, grpc_address, ready_after: Duration::ZERO };
+        let mut server = Self { child, address, grpc_address, ready_after: Duration::ZERO, cores };
         while !is_ready(address) {
             if let Some(status) = server.child.try_wait()? {
                 bail!("the server ended before it was ready ({status})");
@@ -96,7 +129,7 @@ impl Server {
     }
 
     fn bench(&self, way: Way<'_>) -> Command {
-        let mut bench = Command::new(process::convoy());
+        let mut bench = self.cores.load(&process::convoy());
         let url = match way.protocol {
             Protocol::Http => format!("http://{}", self.address),
             Protocol::Grpc | Protocol::Stream => format!("grpc://{}", self.grpc_address),

@@ -22,21 +22,38 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// The mean of two measurements of the same thing.
-    pub(super) fn mean(a: &Self, b: &Self) -> Self {
-        let mean = |of: fn(&Self) -> f64| f64::midpoint(of(a), of(b));
+    /// The median of several measurements of the same thing, of two their mean. Errors are added up: none is to be lost.
+    pub(super) fn median(rows: &[Self]) -> Self {
+        let of = |value: fn(&Self) -> f64| median(rows.iter().map(value));
         Self {
-            concurrency: a.concurrency,
-            images_per_s: mean(|row| row.images_per_s),
-            p50_ms: mean(|row| row.p50_ms),
-            p99_ms: mean(|row| row.p99_ms),
-            refused: a.refused + b.refused,
-            refused_p99_ms: mean(|row| row.refused_p99_ms),
-            expired: a.expired + b.expired,
-            errors: a.errors + b.errors,
-            cpu_ms_per_image: mean(|row| row.cpu_ms_per_image),
-            rss_mib: mean(|row| row.rss_mib),
+            concurrency: of(|row| row.concurrency),
+            images_per_s: of(|row| row.images_per_s),
+            p50_ms: of(|row| row.p50_ms),
+            p99_ms: of(|row| row.p99_ms),
+            refused: of(|row| row.refused),
+            refused_p99_ms: of(|row| row.refused_p99_ms),
+            expired: of(|row| row.expired),
+            errors: rows.iter().map(|row| row.errors).sum(),
+            cpu_ms_per_image: of(|row| row.cpu_ms_per_image),
+            rss_mib: of(|row| row.rss_mib),
         }
+    }
+
+    /// How many requests were not answered with success, for whatever reason.
+    pub(super) fn unanswered(&self) -> f64 {
+        self.errors + self.refused + self.expired
+    }
+}
+
+/// The value in the middle, or the mean of the two that are.
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+    match values.len() {
+        0 => f64::NAN,
+        count if count % 2 == 1 => at(count / 2),
+        count => f64::midpoint(at(count / 2 - 1), at(count / 2)),
     }
 }
 
@@ -125,7 +142,7 @@ impl fmt::Display for Table {
                 row.cpu_ms_per_image,
                 row.cpu_ms_per_image / self.floor.cpu_ms_per_image,
                 row.rss_mib,
-                row.errors + row.refused + row.expired,
+                row.unanswered(),
             )?;
         }
         Ok(())
@@ -139,6 +156,13 @@ mod tests {
     const CSV: &str = "concurrency,rate_per_s,images_per_s,p50_ms,p99_ms,refused,refused_p99_ms,expired,errors,\
                        cpu_ms_per_image,rss_mib\n\
                        8,,10.0,1.0,3.0,2,,1,0,5.5,100.0\n";
+
+    #[test]
+    fn the_median_ignores_one_stray_value() {
+        assert!((median([9.0, 1.0, 2.0].into_iter()) - 2.0).abs() < f64::EPSILON);
+        assert!((median([1.0, 2.0].into_iter()) - 1.5).abs() < f64::EPSILON);
+        assert!(median(std::iter::empty()).is_nan());
+    }
 
     #[test]
     fn rows_are_read_by_name() {
