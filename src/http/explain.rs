@@ -11,31 +11,43 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::AppState;
 use super::classify::read_pictures;
 use super::error::HttpResult;
 use super::extract::{Parameters, Payload, Target};
 use super::json::off_worker;
+use super::openapi::{Operation, Tag, png_schema};
 use crate::error::{Error, Result};
-use crate::explain::{ExcitingRequest, ExplainRequest, Explanation, Method, Rule, Unit};
+use crate::explain::{
+    ChannelStatistics, ExcitingPicture, ExcitingRequest, ExplainRequest, Explanation, Method, Rule, Unit,
+};
 use crate::preprocess::Frame;
 use crate::repository::Model;
 
 /// What may be said beside the picture, in the query.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Options {
+    /// `cam`, `gradcam`, `occlusion`, `deconvnet`, `guided` or `gradient`; `cam` where the head allows it, else `gradcam`.
     #[serde(default, deserialize_with = "parsed")]
+    #[schemars(with = "Option<String>")]
     method: Option<Method>,
+    /// The class that is asked about, by its index; the most probable one.
     class: Option<usize>,
+    /// The layer whose maps are weighted, or whose units are taken back.
     layer: Option<String>,
+    /// The unit of the layer that is taken back: a channel; the strongest.
     unit: Option<usize>,
+    /// How many of the strongest units are taken back, each by itself.
+    #[schemars(range(min = 1, max = 16))]
     count: Option<usize>,
+    /// Of occlusion: the side of the square, in pixels of the network's input; a sixth of that.
     patch: Option<usize>,
+    /// Of occlusion: how far the square moves; half of the patch.
     stride: Option<usize>,
 }
 
@@ -58,6 +70,17 @@ fn parsed<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(deserializer
     String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
 
+/// What the document says of [`explain`].
+pub(super) fn operation() -> Operation {
+    Operation::new("explain", Tag::Explain, "Why a model answers what it does, or what a unit sees")
+        .description("One picture. `Accept: image/png` asks for the picture alone.")
+        .query::<Options>()
+        .pictures()
+        .answers::<ExplanationJson>("The explanation.")
+        .answers_bytes("The explanation.", "image/png")
+        .refused_with(&[501, 504])
+}
+
 /// `POST /v1/models/M[/versions/V]/explain`.
 pub(super) async fn explain(
     State(app): AppState,
@@ -73,7 +96,16 @@ pub(super) async fn explain(
         return Ok(picture_response(explanation.png));
     }
     let numbers = explanation.heatmap.data.len();
-    json_response(numbers, move || to_json(&model, &explanation)).await
+    json_response(numbers, move || ExplanationJson::new(&model, &explanation)).await
+}
+
+/// What the document says of [`filters`].
+pub(super) fn filters_operation() -> Operation {
+    Operation::new("filters", Tag::Explain, "The filters of the first convolution")
+        .description("For models whose first convolution sees three channels.")
+        .answers::<FiltersJson>("The weights, and a grid of the filters.")
+        .answers_bytes("The weights, and a grid of the filters.", "image/png")
+        .refused_with(&[429])
 }
 
 /// `GET /v1/models/M[/versions/V]/filters`.
@@ -83,23 +115,46 @@ pub(super) async fn filters(State(app): AppState, target: Target, headers: Heade
     if prefers_png(&headers) {
         return Ok(picture_response(filters.png));
     }
-    json_response(filters.weights.len(), move || {
-        let body = json!({
-            "layer": filters.layer,
-            "shape": filters.shape,
-            "data": filters.weights,
-            "png": STANDARD.encode(&filters.png),
-        });
-        of_model(&model, body)
+    json_response(filters.weights.len(), move || FiltersJson {
+        model: ModelJson::of(&model),
+        layer: filters.layer,
+        shape: filters.shape,
+        data: filters.weights,
+        png: STANDARD.encode(&filters.png),
     })
     .await
 }
 
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Filters")]
+struct FiltersJson {
+    #[serde(flatten)]
+    model: ModelJson,
+    layer: String,
+    /// Filters, 3, height, width.
+    shape: [usize; 4],
+    /// The weights, row-major.
+    data: Vec<f32>,
+    #[schemars(schema_with = "png_schema")]
+    png: String,
+}
+
 /// The layer that a request is about.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FeaturesOptions {
+    /// Its name, as `/architecture` has it.
     layer: String,
+}
+
+/// What the document says of [`features`].
+pub(super) fn features_operation() -> Operation {
+    Operation::new("features", Tag::Explain, "What a layer makes of a picture")
+        .query::<FeaturesOptions>()
+        .pictures()
+        .answers::<FeaturesJson>("A grid of the layer's maps, and statistics of its channels.")
+        .answers_bytes("A grid of the layer's maps, and statistics of its channels.", "image/png")
+        .refused_with(&[501])
 }
 
 /// `POST /v1/models/M[/versions/V]/features`.
@@ -116,38 +171,77 @@ pub(super) async fn features(
     if prefers_png(&headers) {
         return Ok(picture_response(features.png));
     }
-    json_response(features.channels.len(), move || {
-        let channels: Vec<_> = features
-            .channels
-            .iter()
-            .map(|it| json!({"min": it.min, "max": it.max, "mean": it.mean, "std": it.std, "active": it.active}))
-            .collect();
-        let body = json!({
-            "layer": features.layer,
-            "shape": features.shape,
-            "channels": channels,
-            "png": STANDARD.encode(&features.png),
-        });
-        of_model(&model, body)
+    json_response(features.channels.len(), move || FeaturesJson {
+        model: ModelJson::of(&model),
+        layer: features.layer,
+        shape: features.shape,
+        channels: features.channels.iter().map(ChannelJson::from).collect(),
+        png: STANDARD.encode(&features.png),
     })
     .await
 }
 
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Features")]
+struct FeaturesJson {
+    #[serde(flatten)]
+    model: ModelJson,
+    layer: String,
+    /// Channels, height, width.
+    shape: Vec<usize>,
+    channels: Vec<ChannelJson>,
+    #[schemars(schema_with = "png_schema")]
+    png: String,
+}
+
+/// The values of a channel.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Channel")]
+struct ChannelJson {
+    min: f32,
+    max: f32,
+    mean: f32,
+    std: f32,
+    /// The share of values above zero.
+    active: f32,
+}
+
+impl From<&ChannelStatistics> for ChannelJson {
+    fn from(&ChannelStatistics { min, max, mean, std, active }: &ChannelStatistics) -> Self {
+        Self { min, max, mean, std, active }
+    }
+}
+
 /// The unit that a request is about, and how many pictures are wanted.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExcitingOptions {
+    /// The layer's name.
     layer: String,
+    /// The unit: a channel of the layer.
     unit: usize,
+    /// How many pictures are wanted.
     #[serde(default = "default_count")]
     count: usize,
+    /// `deconvnet`, `guided` or `gradient`; `deconvnet`.
     #[serde(default, deserialize_with = "parsed")]
+    #[schemars(with = "Option<String>")]
     method: Option<Method>,
 }
 
 /// The paper's figure has nine.
 fn default_count() -> usize {
     9
+}
+
+/// What the document says of [`exciting`].
+pub(super) fn exciting_operation() -> Operation {
+    Operation::new("exciting", Tag::Explain, "Which of the pictures excite a unit most")
+        .query::<ExcitingOptions>()
+        .pictures()
+        .answers::<ExcitingJson>("The most exciting first, each beside what came back of it.")
+        .answers_bytes("The most exciting first, each beside what came back of it.", "image/png")
+        .refused_with(&[501])
 }
 
 /// `POST /v1/models/M[/versions/V]/exciting`.
@@ -170,25 +264,46 @@ pub(super) async fn exciting(
     if prefers_png(&headers) {
         return Ok(picture_response(exciting.png));
     }
-    json_response(exciting.pictures.len(), move || {
-        let pictures = exciting.pictures.iter().map(|it| {
-            json!({
-                "index": it.index,
-                "activation": it.unit.activation,
-                "row": it.unit.row,
-                "column": it.unit.column,
-                "frame": FrameJson(it.frame),
-            })
-        });
-        let body = json!({
-            "layer": exciting.layer,
-            "unit": options.unit,
-            "pictures": pictures.collect::<Vec<_>>(),
-            "png": STANDARD.encode(&exciting.png),
-        });
-        of_model(&model, body)
+    json_response(exciting.pictures.len(), move || ExcitingJson {
+        model: ModelJson::of(&model),
+        layer: exciting.layer,
+        unit: options.unit,
+        pictures: exciting.pictures.iter().map(ExcitingPictureJson::from).collect(),
+        png: STANDARD.encode(&exciting.png),
     })
     .await
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Exciting")]
+struct ExcitingJson {
+    #[serde(flatten)]
+    model: ModelJson,
+    layer: String,
+    unit: usize,
+    pictures: Vec<ExcitingPictureJson>,
+    #[schemars(schema_with = "png_schema")]
+    png: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ExcitingPicture")]
+struct ExcitingPictureJson {
+    /// Its place in the request.
+    index: usize,
+    activation: f32,
+    /// The row of the layer's map in which the unit is strongest.
+    row: usize,
+    /// Its column.
+    column: usize,
+    /// What the unit sees.
+    frame: FrameJson,
+}
+
+impl From<&ExcitingPicture> for ExcitingPictureJson {
+    fn from(ExcitingPicture { index, unit, frame, .. }: &ExcitingPicture) -> Self {
+        Self { index: *index, activation: unit.activation, row: unit.row, column: unit.column, frame: (*frame).into() }
+    }
 }
 
 fn single(pictures: Vec<Bytes>) -> Result<Bytes> {
@@ -200,48 +315,111 @@ fn single(pictures: Vec<Bytes>) -> Result<Bytes> {
 }
 
 /// The explanation as JSON.
-pub(super) fn to_json(model: &Model, explanation: &Explanation) -> Value {
-    let class = explanation.class.as_ref();
-    let body = json!({
-        "method": explanation.method.as_str(),
-        "class": class.map(|it| json!({"index": it.index, "label": it.label.as_deref(), "score": it.score})),
-        "layer": explanation.layer,
-        "units": explanation.units.iter().map(unit_json).collect::<Vec<_>>(),
-        "heatmap": {
-            "shape": [explanation.heatmap.height, explanation.heatmap.width],
-            "data": explanation.heatmap.data,
-        },
-        "frame": FrameJson(explanation.frame),
-        "png": STANDARD.encode(&explanation.png),
-    });
-    of_model(model, body)
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Explanation")]
+pub(super) struct ExplanationJson {
+    #[serde(flatten)]
+    model: ModelJson,
+    method: &'static str,
+    /// The class that was explained; `null` for the units of a layer.
+    class: Option<ClassJson>,
+    /// The layer that was used; `null` for occlusion.
+    layer: Option<String>,
+    /// The units that were taken back.
+    units: Vec<UnitJson>,
+    heatmap: HeatmapJson,
+    frame: FrameJson,
+    #[schemars(schema_with = "png_schema")]
+    png: String,
 }
 
-fn unit_json(unit: &Unit) -> Value {
-    json!({"unit": unit.unit, "row": unit.row, "column": unit.column, "activation": unit.activation})
-}
-
-struct FrameJson(Frame);
-
-impl Serialize for FrameJson {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Frame { picture_width, picture_height, x, y, width, height } = self.0;
-        let frame = json!({
-            "x": x,
-            "y": y,
-            "width": width,
-            "height": height,
-            "picture_width": picture_width,
-            "picture_height": picture_height,
-        });
-        frame.serialize(serializer)
+impl ExplanationJson {
+    pub(super) fn new(model: &Model, explanation: &Explanation) -> Self {
+        let class = explanation.class.as_ref();
+        Self {
+            model: ModelJson::of(model),
+            method: explanation.method.as_str(),
+            class: class.map(|it| ClassJson {
+                index: it.index,
+                label: it.label.as_deref().map(ToOwned::to_owned),
+                score: it.score,
+            }),
+            layer: explanation.layer.clone(),
+            units: explanation.units.iter().map(UnitJson::from).collect(),
+            heatmap: HeatmapJson {
+                shape: [explanation.heatmap.height, explanation.heatmap.width],
+                data: explanation.heatmap.data.clone(),
+            },
+            frame: explanation.frame.into(),
+            png: STANDARD.encode(&explanation.png),
+        }
     }
 }
 
-fn of_model(model: &Model, mut body: Value) -> Value {
-    body["model_name"] = model.name().into();
-    body["model_version"] = model.version().to_string().into();
-    body
+/// The model that answered.
+#[derive(Serialize, JsonSchema)]
+struct ModelJson {
+    model_name: String,
+    model_version: String,
+}
+
+impl ModelJson {
+    fn of(model: &Model) -> Self {
+        Self { model_name: model.name().to_owned(), model_version: model.version().to_string() }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ExplainedClass")]
+struct ClassJson {
+    index: usize,
+    /// `null` for a model without labels.
+    label: Option<String>,
+    score: f32,
+}
+
+/// A unit that was taken back: a channel of a layer, where it is strongest.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Unit")]
+struct UnitJson {
+    unit: usize,
+    row: usize,
+    column: usize,
+    activation: f32,
+}
+
+impl From<&Unit> for UnitJson {
+    fn from(&Unit { unit, row, column, activation, .. }: &Unit) -> Self {
+        Self { unit, row, column, activation }
+    }
+}
+
+/// Values that lie evenly over the frame.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Heatmap")]
+struct HeatmapJson {
+    /// Height and width.
+    shape: [usize; 2],
+    /// The rows, one after the other.
+    data: Vec<f32>,
+}
+
+/// A part of the picture that has been turned upright, in its pixels; it may reach beyond.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Frame")]
+struct FrameJson {
+    x: f32,
+    y: f32,
+    width: f32,
+    height: f32,
+    picture_width: u32,
+    picture_height: u32,
+}
+
+impl From<Frame> for FrameJson {
+    fn from(Frame { picture_width, picture_height, x, y, width, height }: Frame) -> Self {
+        Self { x, y, width, height, picture_width, picture_height }
+    }
 }
 
 fn picture_response(png: Vec<u8>) -> Response {
@@ -249,7 +427,10 @@ fn picture_response(png: Vec<u8>) -> Response {
 }
 
 /// JSON of about so many numbers and a picture.
-async fn json_response(numbers: usize, body: impl FnOnce() -> Value + Send + 'static) -> HttpResult<Response> {
+async fn json_response<T: Serialize>(
+    numbers: usize,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> HttpResult<Response> {
     /// What a number takes as text, and more than a picture as a rule.
     const NUMBER_BYTES: usize = 20;
     const PICTURE_BYTES: usize = 128 << 10;

@@ -13,20 +13,69 @@ use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::classify::{Options, PredictionJson};
 use super::error::HttpResult;
-use super::explain;
+use super::explain::{self, ExplanationJson};
 use super::extract::{Payload, Verb, VerbTarget, query};
 use super::json::{self, off_worker};
+use super::openapi::{Operation, Tag, base64};
 use super::tensor_json::{NestedJson, read_base64, read_tensor, shape_of};
 use super::{App, AppState};
 use crate::error::{Error, Result};
 use crate::inference::{ClassifyRequest, InferRequest};
 use crate::repository::Model;
 use crate::tensor::{DataType, Tensor};
+
+/// What the document says of [`named_model`], for each verb.
+pub(super) fn operations() -> [(&'static str, Operation); 2] {
+    let instances = |items: Value| {
+        json!({
+            "type": "object",
+            "required": ["instances"],
+            "properties": {
+                "instances": {"type": "array", "items": items},
+                "parameters": {"type": "object", "description": "The query's parameters, which these go before."},
+            },
+        })
+    };
+    let picture = json!({
+        "type": "object",
+        "description": "A picture.",
+        "properties": {
+            "b64": base64("The picture."),
+            "image_bytes": {"type": "object", "required": ["b64"], "properties": {"b64": base64("The picture.")}},
+        },
+    });
+    let row = json!({"type": "array", "description": "One row of the model's input, nested as its shape."});
+    let predictions = json!({
+        "type": "object",
+        "required": ["predictions"],
+        "properties": {"predictions": {
+            "type": "array",
+            "description": "One for each instance: classes of a picture, a row of the model's output for a tensor.",
+        }},
+    });
+    let explanations = json!({
+        "type": "object",
+        "required": ["explanations"],
+        "properties": {"explanations": {"type": "array", "items": {"$ref": "#/components/schemas/Explanation"}}},
+    });
+    let predict =
+        Operation::new("predict", Tag::Classify, "Predict in the row form of TensorFlow Serving and KServe V1")
+            .query::<Options>()
+            .json_body(instances(json!({"anyOf": [picture, row]})))
+            .answers_json("The predictions, in order.", predictions)
+            .refused_with(&[415, 504]);
+    let explain = Operation::new("explain_instances", Tag::Explain, "Explain in the form of KServe V1")
+        .query::<explain::Options>()
+        .json_body(instances(picture))
+        .answers_json("The explanations, in order.", explanations)
+        .refused_with(&[415, 501]);
+    [("predict", predict), ("explain", explain)]
+}
 
 /// `POST /v1/models/M[/versions/V]:predict` and `:explain`.
 pub(super) async fn named_model(
@@ -56,7 +105,7 @@ async fn explain(app: &App, model: Arc<Model>, options: &explain::Options, paylo
         let explanation = app.explainer.explain(Arc::clone(&model), options.request(picture)).await;
         let explanation =
             explanation.map_err(|error| error.map_message(|message| format!("picture {index}: {message}")))?;
-        explanations.push(explain::to_json(&model, &explanation));
+        explanations.push(ExplanationJson::new(&model, &explanation));
     }
     Ok(Json(json!({ "explanations": explanations })).into_response())
 }
@@ -88,7 +137,7 @@ pub(super) async fn predict(
         Instances::Pictures(pictures) => {
             let request = ClassifyRequest { pictures, top_k: options.top_k, aux: options.aux };
             let answer = app.inference.classify(admission, request).await?;
-            let predictions = answer.predictions.iter().map(PredictionJson).collect::<Vec<_>>();
+            let predictions = answer.predictions.iter().map(PredictionJson::from).collect::<Vec<_>>();
             Ok(Json(AnswerJson { predictions }).into_response())
         }
         Instances::Tensor(tensor) => {

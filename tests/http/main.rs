@@ -15,6 +15,8 @@ mod connections;
 mod ensemble;
 mod errors;
 mod explain;
+mod openapi;
+mod page;
 mod predict;
 mod shutdown;
 mod test_time;
