@@ -6,13 +6,10 @@ use super::{ExplainRequest, Explanation, Heatmap, Method};
 use crate::error::{Error, Result};
 use crate::postprocess::{self, Scores};
 use crate::preprocess::Layout;
-use crate::scheduler::Submission;
 use crate::tensor::{DataType, Tensor};
 
 /// The most places that the square is put to.
 const MAX_PLACES: usize = 1024;
-/// The least urgent there is: every request goes first.
-const PRIORITY: u32 = u32::MAX;
 /// A sixth of the input is covered at a time where the request does not say.
 const PATCHES_PER_SIDE: usize = 6;
 
@@ -55,7 +52,7 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
     }
     let prepared = subject.prepare(&request.picture)?;
     let output = subject.graph.interface().class_output;
-    let (whole, scores) = (run(subject, prepared.row.clone())?, output.scores);
+    let (whole, scores) = (subject.class_scores(prepared.row.clone())?, output.scores);
     let class = subject.scored(&postprocess::to_f32(&whole)?, scores, request.class)?;
 
     let mut data = Vec::with_capacity(count);
@@ -72,7 +69,7 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
         }
         let mut shape = prepared.row.shape().to_vec();
         shape[0] = batch.len();
-        let answers = run(subject, Tensor::new(prepared.row.data_type(), shape, bytes.into())?)?;
+        let answers = subject.class_scores(Tensor::new(prepared.row.data_type(), shape, bytes.into())?)?;
         for row in 0..batch.len() {
             let covered = probability(&answers.rows(row, 1), scores, class.index)?;
             data.push((f64::from(class.score) - covered) as f32);
@@ -89,12 +86,6 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
         frame: prepared.frame,
         png,
     })
-}
-
-/// The class scores of `rows`.
-fn run(subject: &Subject, rows: Tensor) -> Result<Tensor> {
-    let answer = subject.graph.scheduler().submit(Submission { rows, priority: PRIORITY, deadline: None })?.wait()?;
-    Ok(answer.outputs[subject.graph.interface().class_output.index].clone())
 }
 
 fn probability(row: &Tensor, scores: Scores, class: usize) -> Result<f64> {

@@ -1,28 +1,29 @@
-//! Explanations: `explain`, `filters`, `features` and `exciting` below a model's path.
+//! Explanations: `explain`, `filters`, `features` and `exciting` below a model's path, and the verb `:explain`.
+
+mod json;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::AppState;
+use self::json::{ExcitingJson, FeaturesJson, FiltersJson};
+pub(super) use self::json::{ExplanationJson, OfModel};
 use super::classify::read_pictures;
 use super::error::HttpResult;
 use super::extract::{Parameters, Payload, Target};
 use super::json::off_worker;
+use super::{App, AppState};
 use crate::error::{Error, Result};
-use crate::explain::{ExcitingRequest, ExplainRequest, Explanation, Method, Rule, Unit};
-use crate::preprocess::Frame;
+use crate::explain::{Admission, ExcitingRequest, ExplainRequest, Method, Rule, Work};
 use crate::repository::Model;
 
 /// What may be said beside the picture, in the query.
@@ -37,9 +38,16 @@ pub(super) struct Options {
     count: Option<usize>,
     patch: Option<usize>,
     stride: Option<usize>,
+    timeout_ms: Option<u64>,
 }
 
 impl Options {
+    /// Admits a request that came with `payload`.
+    pub(super) fn admit(&self, app: &App, model: &Arc<Model>, payload: &Payload) -> Result<Admission> {
+        let deadline = deadline(payload.received, self.timeout_ms);
+        app.explainer.admit(Arc::clone(model), Work::Explanation(self.method), deadline)
+    }
+
     pub(super) fn request(&self, picture: Bytes) -> ExplainRequest {
         ExplainRequest {
             picture,
@@ -58,6 +66,12 @@ fn parsed<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(deserializer
     String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
 
+/// When a request ends that arrived at `received`; without a timeout, or with 0, never.
+fn deadline(received: Instant, timeout_ms: Option<u64>) -> Option<Instant> {
+    let timeout = timeout_ms.filter(|&timeout| timeout > 0)?;
+    received.checked_add(Duration::from_millis(timeout))
+}
+
 /// `POST /v1/models/M[/versions/V]/explain`.
 pub(super) async fn explain(
     State(app): AppState,
@@ -67,32 +81,24 @@ pub(super) async fn explain(
     payload: Payload,
 ) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
-    let picture = single(read_pictures(&app, &headers, payload.bytes).await?)?;
-    let explanation = app.explainer.explain(Arc::clone(&model), options.request(picture)).await?;
+    let mut admission = options.admit(&app, &model, &payload)?;
+    let picture = admission.note(read_picture(&app, &headers, payload.bytes).await)?;
+    let explanation = admission.explain(options.request(picture)).await?;
     if prefers_png(&headers) {
         return Ok(picture_response(explanation.png));
     }
     let numbers = explanation.heatmap.data.len();
-    json_response(numbers, move || to_json(&model, &explanation)).await
+    json_response(numbers, move || OfModel::new(&model, ExplanationJson::from(explanation))).await
 }
 
 /// `GET /v1/models/M[/versions/V]/filters`.
 pub(super) async fn filters(State(app): AppState, target: Target, headers: HeaderMap) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
-    let filters = app.explainer.filters(Arc::clone(&model)).await?;
+    let filters = app.explainer.admit(Arc::clone(&model), Work::Filters, None)?.filters().await?;
     if prefers_png(&headers) {
         return Ok(picture_response(filters.png));
     }
-    json_response(filters.weights.len(), move || {
-        let body = json!({
-            "layer": filters.layer,
-            "shape": filters.shape,
-            "data": filters.weights,
-            "png": STANDARD.encode(&filters.png),
-        });
-        of_model(&model, body)
-    })
-    .await
+    json_response(filters.weights.len(), move || OfModel::new(&model, FiltersJson::from(filters))).await
 }
 
 /// The layer that a request is about.
@@ -100,6 +106,7 @@ pub(super) async fn filters(State(app): AppState, target: Target, headers: Heade
 #[serde(deny_unknown_fields)]
 pub(super) struct FeaturesOptions {
     layer: String,
+    timeout_ms: Option<u64>,
 }
 
 /// `POST /v1/models/M[/versions/V]/features`.
@@ -111,26 +118,14 @@ pub(super) async fn features(
     payload: Payload,
 ) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
-    let picture = single(read_pictures(&app, &headers, payload.bytes).await?)?;
-    let features = app.explainer.features(Arc::clone(&model), picture, options.layer).await?;
+    let deadline = deadline(payload.received, options.timeout_ms);
+    let mut admission = app.explainer.admit(Arc::clone(&model), Work::Features, deadline)?;
+    let picture = admission.note(read_picture(&app, &headers, payload.bytes).await)?;
+    let features = admission.features(picture, options.layer).await?;
     if prefers_png(&headers) {
         return Ok(picture_response(features.png));
     }
-    json_response(features.channels.len(), move || {
-        let channels: Vec<_> = features
-            .channels
-            .iter()
-            .map(|it| json!({"min": it.min, "max": it.max, "mean": it.mean, "std": it.std, "active": it.active}))
-            .collect();
-        let body = json!({
-            "layer": features.layer,
-            "shape": features.shape,
-            "channels": channels,
-            "png": STANDARD.encode(&features.png),
-        });
-        of_model(&model, body)
-    })
-    .await
+    json_response(features.channels.len(), move || OfModel::new(&model, FeaturesJson::from(features))).await
 }
 
 /// The unit that a request is about, and how many pictures are wanted.
@@ -143,11 +138,11 @@ pub(super) struct ExcitingOptions {
     count: usize,
     #[serde(default, deserialize_with = "parsed")]
     method: Option<Method>,
+    timeout_ms: Option<u64>,
 }
 
-/// The paper's figure has nine.
 fn default_count() -> usize {
-    9
+    ExcitingRequest::DEFAULT_COUNT
 }
 
 /// `POST /v1/models/M[/versions/V]/exciting`.
@@ -158,40 +153,21 @@ pub(super) async fn exciting(
     headers: HeaderMap,
     payload: Payload,
 ) -> HttpResult<Response> {
-    let rule = match options.method {
-        None => Rule::Deconvnet,
-        Some(Method::Projection(rule)) => rule,
-        Some(_) => return Err(Error::invalid("method must be deconvnet, guided or gradient here").into()),
-    };
+    let rule = options.method.map_or(Ok(Rule::Deconvnet), Method::rule)?;
     let model = app.inference.model(&target.model, target.version)?;
-    let pictures = read_pictures(&app, &headers, payload.bytes).await?;
-    let request = ExcitingRequest { pictures, layer: options.layer, unit: options.unit, count: options.count, rule };
-    let exciting = app.explainer.exciting(Arc::clone(&model), request).await?;
+    let deadline = deadline(payload.received, options.timeout_ms);
+    let mut admission = app.explainer.admit(Arc::clone(&model), Work::Exciting, deadline)?;
+    let pictures = admission.note(read_pictures(&app, &headers, payload.bytes).await)?;
+    let request = ExcitingRequest { layer: options.layer, unit: options.unit, count: options.count, rule };
+    let exciting = admission.exciting(request, pictures.into_iter().map(Ok)).await?;
     if prefers_png(&headers) {
         return Ok(picture_response(exciting.png));
     }
-    json_response(exciting.pictures.len(), move || {
-        let pictures = exciting.pictures.iter().map(|it| {
-            json!({
-                "index": it.index,
-                "activation": it.unit.activation,
-                "row": it.unit.row,
-                "column": it.unit.column,
-                "frame": FrameJson(it.frame),
-            })
-        });
-        let body = json!({
-            "layer": exciting.layer,
-            "unit": options.unit,
-            "pictures": pictures.collect::<Vec<_>>(),
-            "png": STANDARD.encode(&exciting.png),
-        });
-        of_model(&model, body)
-    })
-    .await
+    json_response(0, move || OfModel::new(&model, ExcitingJson::new(options.unit, exciting))).await
 }
 
-fn single(pictures: Vec<Bytes>) -> Result<Bytes> {
+async fn read_picture(app: &App, headers: &HeaderMap, body: Bytes) -> Result<Bytes> {
+    let pictures = read_pictures(app, headers, body).await?;
     let count = pictures.len();
     let Ok([picture]) = <[Bytes; 1]>::try_from(pictures) else {
         return Err(Error::invalid(format!("one picture is explained at a time, but {count} were given")));
@@ -199,59 +175,17 @@ fn single(pictures: Vec<Bytes>) -> Result<Bytes> {
     Ok(picture)
 }
 
-/// The explanation as JSON.
-pub(super) fn to_json(model: &Model, explanation: &Explanation) -> Value {
-    let class = explanation.class.as_ref();
-    let body = json!({
-        "method": explanation.method.as_str(),
-        "class": class.map(|it| json!({"index": it.index, "label": it.label.as_deref(), "score": it.score})),
-        "layer": explanation.layer,
-        "units": explanation.units.iter().map(unit_json).collect::<Vec<_>>(),
-        "heatmap": {
-            "shape": [explanation.heatmap.height, explanation.heatmap.width],
-            "data": explanation.heatmap.data,
-        },
-        "frame": FrameJson(explanation.frame),
-        "png": STANDARD.encode(&explanation.png),
-    });
-    of_model(model, body)
-}
-
-fn unit_json(unit: &Unit) -> Value {
-    json!({"unit": unit.unit, "row": unit.row, "column": unit.column, "activation": unit.activation})
-}
-
-struct FrameJson(Frame);
-
-impl Serialize for FrameJson {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Frame { picture_width, picture_height, x, y, width, height } = self.0;
-        let frame = json!({
-            "x": x,
-            "y": y,
-            "width": width,
-            "height": height,
-            "picture_width": picture_width,
-            "picture_height": picture_height,
-        });
-        frame.serialize(serializer)
-    }
-}
-
-fn of_model(model: &Model, mut body: Value) -> Value {
-    body["model_name"] = model.name().into();
-    body["model_version"] = model.version().to_string().into();
-    body
-}
-
 fn picture_response(png: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "image/png")], png).into_response()
 }
 
 /// JSON of about so many numbers and a picture.
-async fn json_response(numbers: usize, body: impl FnOnce() -> Value + Send + 'static) -> HttpResult<Response> {
+pub(super) async fn json_response<T: Serialize>(
+    numbers: usize,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> HttpResult<Response> {
     /// What a number takes as text, and more than a picture as a rule.
-    const NUMBER_BYTES: usize = 20;
+    const NUMBER_BYTES: usize = 12;
     const PICTURE_BYTES: usize = 128 << 10;
     Ok(off_worker(numbers * NUMBER_BYTES + PICTURE_BYTES, move || Ok(Json(body()).into_response())).await?)
 }

@@ -13,12 +13,11 @@ use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::classify::{Options, PredictionJson};
 use super::error::HttpResult;
-use super::explain;
+use super::explain::{self, ExplanationJson, OfModel, json_response};
 use super::extract::{Payload, Verb, VerbTarget, query};
 use super::json::{self, off_worker};
 use super::tensor_json::{NestedJson, read_base64, read_tensor, shape_of};
@@ -44,21 +43,28 @@ pub(super) async fn named_model(
 
 /// KServe V1's `:explain`: an explanation for each picture, one after the other.
 async fn explain(app: &App, model: Arc<Model>, options: &explain::Options, payload: Payload) -> HttpResult<Response> {
+    #[derive(Serialize)]
+    struct ExplanationsJson {
+        explanations: Vec<OfModel<ExplanationJson>>,
+    }
+    let mut admission = options.admit(app, &model, &payload)?;
     let limits = ReadLimits::of(app);
     let data_type = model.input().data_type;
     let bytes = payload.bytes.clone();
-    let (instances, _) = off_worker(bytes.len(), move || read(&bytes, data_type, limits)).await?;
-    let Instances::Pictures(pictures) = instances else {
-        return Err(Error::invalid("pictures are explained, not tensors").into());
+    let (instances, _) = admission.note(off_worker(bytes.len(), move || read(&bytes, data_type, limits)).await)?;
+    let pictures = match instances {
+        Instances::Pictures(pictures) => pictures,
+        Instances::Tensor(_) => admission.note(Err(Error::invalid("pictures are explained, not tensors")))?,
     };
-    let mut explanations = Vec::new();
+    let (mut explanations, mut numbers) = (Vec::new(), 0);
     for (index, picture) in pictures.into_iter().enumerate() {
-        let explanation = app.explainer.explain(Arc::clone(&model), options.request(picture)).await;
+        let explanation = admission.explain(options.request(picture)).await;
         let explanation =
             explanation.map_err(|error| error.map_message(|message| format!("picture {index}: {message}")))?;
-        explanations.push(explain::to_json(&model, &explanation));
+        numbers += explanation.heatmap.data.len();
+        explanations.push(OfModel::new(&model, explanation.into()));
     }
-    Ok(Json(json!({ "explanations": explanations })).into_response())
+    json_response(numbers, move || ExplanationsJson { explanations }).await
 }
 
 /// Has `model` answer the instances of a request.

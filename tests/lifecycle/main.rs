@@ -16,6 +16,7 @@ mod server;
 
 mod concurrency;
 mod ensemble;
+mod explanations;
 mod explicit;
 mod faults;
 mod golden;
