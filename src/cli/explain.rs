@@ -179,23 +179,29 @@ async fn show(
     })
 }
 
-/// What `paths` name: files, and those in folders, in the order of their names. Hidden ones are left out.
+/// What `paths` name: files, and the pictures in folders, in the order of their names.
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
-        let unread = || format!("{} cannot be read", path.display());
         if !path.is_dir() {
             files.push(path.clone());
             continue;
         }
-        let entries = std::fs::read_dir(path).with_context(unread)?;
-        let mut inside = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>().with_context(unread)?;
-        let is_hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        inside.retain(|path| path.is_file() && !is_hidden(path));
+        let entries = std::fs::read_dir(path)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+        let mut inside = entries.with_context(|| format!("{} cannot be read", path.display()))?;
+        inside.retain(|path| is_picture(path));
         inside.sort_unstable();
         files.extend(inside);
     }
     Ok(files)
+}
+
+/// Whether the file's name says that it is a picture: folders hold other things, too.
+fn is_picture(path: &Path) -> bool {
+    const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
 }
 
 fn single(paths: &[PathBuf]) -> Result<Bytes> {

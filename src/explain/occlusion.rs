@@ -30,7 +30,7 @@ impl Places {
 
 /// The map of how much the probability of `request.class` falls when a place is covered.
 ///
-/// The runs go through the model's queue, one batch at a time and behind all requests.
+/// The runs go through the model's queue, one small batch at a time and behind all requests.
 ///
 /// # Errors
 /// `InvalidArgument` for a square that does not fit, or too many places; the run's own.
@@ -56,10 +56,11 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
     let class = subject.scored(&postprocess::to_f32(&whole)?, scores, request.class)?;
 
     let mut data = Vec::with_capacity(count);
-    let largest = subject.graph.max_batch_size();
+    // Small ones: what is urgent waits for no more than such a run.
+    let smallest = subject.graph.scheduler().options().run_rows(1);
     let places: Vec<_> =
         (0..count).map(|place| (rows.range(place / columns.count), columns.range(place % columns.count))).collect();
-    for batch in places.chunks(largest) {
+    for batch in places.chunks(smallest) {
         subject.check_canceled()?;
         let mut bytes = Vec::with_capacity(batch.len() * prepared.row.bytes().len());
         for (rows, columns) in batch {

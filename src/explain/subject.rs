@@ -1,7 +1,7 @@
 //! A model that is being looked into, by one thread.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use image::RgbImage;
 use tokio::runtime::Handle;
@@ -17,7 +17,7 @@ use crate::postprocess::{self, Scores};
 use crate::preprocess::Color;
 use crate::preprocess::{Extent, Frame, Interpolation, Layout, PictureLimits, Preprocessor, Recipe};
 use crate::repository::{GraphModel, Model};
-use crate::scheduler::Submission;
+use crate::scheduler::{Answer, Submission};
 use crate::tensor::{DataType, Tensor};
 
 /// The longer side of the picture that a heatmap is laid over is at most this.
@@ -89,18 +89,33 @@ impl Subject {
 
     /// Has the model run `rows`, `[N, …]`, behind all that its clients want. Returns its class scores.
     ///
+    /// Where the rows had to wait, others want what they run on: then these get nine times as long before this returns.
+    ///
     /// # Errors
     /// The run's own, and as [`Subject::check_canceled`].
     pub(super) fn class_scores(&self, rows: Tensor) -> Result<Tensor> {
         /// The least urgent there is: every request goes first.
         const PRIORITY: u32 = u32::MAX;
-        let pending =
-            self.graph.scheduler().submit(Submission { rows, priority: PRIORITY, deadline: self.deadline })?;
+        /// An instance that is idle takes longer than this only when all are busy.
+        const AT_ONCE: Duration = Duration::from_millis(2);
+        const LEFT_TO_OTHERS: u32 = 9;
+        let count = rows.shape()[0];
+        let scheduler = self.graph.scheduler();
+        let at_once = AT_ONCE + scheduler.options().policy.max_queue_delay;
+        let pending = scheduler.submit(Submission { rows, priority: PRIORITY, deadline: self.deadline })?;
+        let run = async {
+            let answer = pending.await?;
+            if answer.queue > at_once {
+                let used = answer.compute.mul_f64(count as f64 / answer.batch_size.max(count) as f64);
+                tokio::time::sleep(used * LEFT_TO_OTHERS).await;
+            }
+            Ok(answer)
+        };
         let mut asked = self.asked.clone();
         // What is dropped leaves the queue.
-        let answer = self.tasks.block_on(async {
+        let answer: Answer = self.tasks.block_on(async {
             tokio::select! {
-                answer = pending => answer,
+                answer = run => answer,
                 _ = asked.changed() => Err(canceled()),
             }
         })?;

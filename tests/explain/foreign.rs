@@ -306,8 +306,7 @@ async fn half_precision_is_explained_as_single_is() {
         inside.output = vec![value("logits", data_type, &[-1, 3])];
         let fixture = Fixture::new(&graph, CONFIG);
         for method in [Method::Gradcam, Method::Projection(Rule::Guided)] {
-            let request =
-                ExplainRequest { method: Some(method), class: Some(1), ..ExplainRequest::new(png(&noise("a"))) };
+            let request = ExplainRequest { method: Some(method), ..ExplainRequest::new(png(&noise("a"))) };
             found.push(fixture.explain(request).await.unwrap().heatmap.data);
         }
         assert_eq!(fixture.filters().await.unwrap().shape, [3, 3, 3, 3]);

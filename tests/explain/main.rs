@@ -33,7 +33,7 @@ struct Fixture {
     explainer: Explainer,
     model: Arc<Model>,
     metrics: Metrics,
-    repository: Repository,
+    _repository: Repository,
     folder: tempfile::TempDir,
 }
 
@@ -63,7 +63,7 @@ impl Fixture {
         let loaded = repository.get("m", None).unwrap();
         let explain_metrics = ExplainMetrics::register(metrics.registry()).unwrap();
         let explainer = Explainer::new(runtime, explain, PictureLimits::default(), explain_metrics);
-        Self { explainer, model: loaded, metrics, repository, folder }
+        Self { explainer, model: loaded, metrics, _repository: repository, folder }
     }
 
     async fn explain(&self, request: ExplainRequest) -> Result<Explanation> {
