@@ -233,6 +233,13 @@ fn explain_shows_why_without_a_server() {
 
     let units = run(&[cat.to_str().unwrap(), "--method", "guided", "--layer", "_blocks.10._relu1", "--count", "3"]);
     assert_eq!(units["units"].as_array().unwrap().len(), 3);
+    // The set-up's stamp lies in the folder, too.
+    let folder = cat.parent().unwrap().to_str().unwrap();
+    let exciting = run(&["--show", "exciting", "--layer", "_blocks.10._relu1", "--unit", "7", "--count", "2", folder]);
+    let pictures = exciting["pictures"].as_array().unwrap();
+    let activation = |index: usize| pictures[index]["activation"].as_f64().unwrap();
+    assert!(pictures.len() == 2 && activation(0) > activation(1), "{exciting}");
+    assert!(pictures.iter().all(|it| it["picture"].as_str().unwrap().ends_with("-cat.jpg")), "{exciting}");
     assert_eq!(run(&["--show", "filters"])["shape"], json!([32, 3, 3, 3]));
     let output = convoy(&["explain", "--show", "layers"]);
     assert!(text(&output.stdout).contains("_conv_head\tConv\t[1280, 7, 7]"), "{}", text(&output.stdout));

@@ -10,8 +10,9 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::local::{self, Local, LocalArgs};
+use crate::error::Error;
 use crate::explain::{
-    ExcitingRequest, ExplainConfig, ExplainMetrics, ExplainRequest, Explainer, Explanation, Method, Rule,
+    ExcitingRequest, ExplainConfig, ExplainMetrics, ExplainRequest, Explainer, Explanation, Method, Rule, Work,
 };
 use crate::inference::Limits;
 use crate::preprocess::PictureLimits;
@@ -35,7 +36,7 @@ enum Show {
 /// Show why a model answers what it does, in this process, with no server
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// The picture; for exciting ones, the pictures
+    /// The picture; for exciting ones, the pictures or folders of them
     #[arg(value_name = "PICTURE")]
     pictures: Vec<PathBuf>,
 
@@ -101,13 +102,12 @@ pub(super) async fn run(args: &ExplainArgs) -> Result<()> {
         }
         return Ok(());
     }
-    let pictures =
-        tokio::task::block_in_place(|| args.pictures.iter().map(|path| read(path)).collect::<Result<Vec<_>>>())?;
+    let paths = tokio::task::block_in_place(|| files(&args.pictures))?;
     let limits = PictureLimits { max_pixels: limits.max_pixels, max_decode_bytes: limits.max_decode_bytes };
     let explain_metrics = ExplainMetrics::register(metrics.registry())?;
     let explainer = Explainer::new(runtime, &ExplainConfig::default(), limits, explain_metrics);
 
-    let (png, answer) = show(args, &explainer, model, pictures).await?;
+    let (png, answer) = show(args, &explainer, model, paths).await?;
     tokio::task::block_in_place(|| std::fs::write(&args.output, png))
         .with_context(|| format!("{} cannot be written", args.output.display()))?;
     if args.json {
@@ -124,16 +124,17 @@ async fn show(
     args: &ExplainArgs,
     explainer: &Explainer,
     model: Arc<Model>,
-    pictures: Vec<Bytes>,
+    paths: Vec<PathBuf>,
 ) -> Result<(Vec<u8>, Value)> {
     let layer = args.layer.clone().unwrap_or_default();
     Ok(match args.show {
         Show::Filters => {
-            let filters = explainer.filters(model).await?;
+            let filters = explainer.admit(model, Work::Filters, None)?.filters().await?;
             (filters.png, json!({"layer": filters.layer, "shape": filters.shape}))
         }
         Show::Features => {
-            let features = explainer.features(model, single(pictures)?, layer).await?;
+            let picture = single(&paths)?;
+            let features = explainer.admit(model, Work::Features, None)?.features(picture, layer).await?;
             let channels: Vec<_> = features
                 .channels
                 .iter()
@@ -142,16 +143,18 @@ async fn show(
             (features.png, json!({"layer": features.layer, "shape": features.shape, "channels": channels}))
         }
         Show::Exciting => {
-            let rule = match args.method {
-                None => Rule::Deconvnet,
-                Some(Method::Projection(rule)) => rule,
-                Some(other) => bail!("exciting pictures take deconvnet, guided or gradient, not {}", other.as_str()),
-            };
-            let (unit, count) = (args.unit.unwrap_or_default(), args.count.unwrap_or(9));
-            let request = ExcitingRequest { pictures, layer, unit, count, rule };
-            let exciting = explainer.exciting(model, request).await?;
+            let rule = args.method.map_or(Ok(Rule::Deconvnet), Method::rule)?;
+            let (unit, count) = (args.unit.unwrap_or_default(), args.count.unwrap_or(ExcitingRequest::DEFAULT_COUNT));
+            let request = ExcitingRequest { layer, unit, count, rule };
+            let names = paths.clone();
+            // One at a time: a folder may hold more than the memory does.
+            let pictures = paths.into_iter().map(|path| {
+                let unread = |error| Error::invalid(format!("{} cannot be read", path.display())).with_source(error);
+                std::fs::read(&path).map(Bytes::from).map_err(unread)
+            });
+            let exciting = explainer.admit(model, Work::Exciting, None)?.exciting(request, pictures).await?;
             let pictures = exciting.pictures.iter().map(|it| {
-                let path = args.pictures.get(it.index).map(|path| path.display().to_string());
+                let path = names.get(it.index).map(|path| path.display().to_string());
                 json!({"picture": path, "activation": it.unit.activation, "row": it.unit.row, "column": it.unit.column})
             });
             let pictures: Vec<_> = pictures.collect();
@@ -159,7 +162,7 @@ async fn show(
         }
         Show::Explanation | Show::Layers => {
             let request = ExplainRequest {
-                picture: single(pictures)?,
+                picture: single(&paths)?,
                 method: args.method,
                 class: args.class,
                 layer: args.layer.clone(),
@@ -168,24 +171,45 @@ async fn show(
                 patch: args.patch,
                 stride: args.stride,
             };
-            let explanation = explainer.explain(model, request).await?;
+            let work = Work::Explanation(args.method);
+            let explanation = explainer.admit(model, work, None)?.explain(request).await?;
             let answer = to_json(&explanation);
             (explanation.png, answer)
         }
     })
 }
 
-fn read(path: &Path) -> Result<Bytes> {
-    let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    Ok(bytes.into())
+/// What `paths` name: files, and the pictures in folders, in the order of their names.
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+        let mut inside = entries.with_context(|| format!("{} cannot be read", path.display()))?;
+        inside.retain(|path| is_picture(path));
+        inside.sort_unstable();
+        files.extend(inside);
+    }
+    Ok(files)
 }
 
-fn single(pictures: Vec<Bytes>) -> Result<Bytes> {
-    let count = pictures.len();
-    let Ok([picture]) = <[Bytes; 1]>::try_from(pictures) else {
-        bail!("one picture must be named, not {count}");
+/// Whether the file's name says that it is a picture: folders hold other things, too.
+fn is_picture(path: &Path) -> bool {
+    const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
+}
+
+fn single(paths: &[PathBuf]) -> Result<Bytes> {
+    let [path] = paths else {
+        bail!("one picture must be named, not {}", paths.len());
     };
-    Ok(picture)
+    let bytes = tokio::task::block_in_place(|| std::fs::read(path));
+    Ok(bytes.with_context(|| format!("{} cannot be read", path.display()))?.into())
 }
 
 fn to_json(explanation: &Explanation) -> Value {

@@ -2,44 +2,62 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use image::{RgbImage, imageops};
 
 use super::graphs::Graphs;
-use super::projection::{graphs, peak_of, peaks, project, shown};
-use super::subject::{Subject, lock};
+use super::projection::{Peak, graphs, peak_of, peaks, project, shown};
+use super::subject::{Prepared, Subject, lock};
 use super::{Exciting, ExcitingPicture, ExcitingRequest, picture};
 use crate::error::{Error, Result};
 
 /// The rows and columns that a cutting is shown with.
 const CELL: u32 = 128;
 
-/// The `request.count` pictures in which the unit is strongest.
+/// A picture that is among the most exciting ones so far.
+struct Found {
+    index: usize,
+    peak: Peak,
+    prepared: Prepared,
+    encoded: Bytes,
+}
+
+/// The `request.count` of `pictures` in which the unit is strongest.
 ///
 /// # Errors
 /// `InvalidArgument` when there is no picture or no such unit; a picture's own, which says its index.
-pub(super) fn exciting(subject: &Subject, request: &ExcitingRequest) -> Result<Exciting> {
-    if request.pictures.is_empty() || request.count == 0 {
-        return Err(Error::invalid("at least one picture must be given, and one asked for"));
+pub(super) fn exciting(
+    subject: &Subject,
+    request: &ExcitingRequest,
+    encoded: impl Iterator<Item = Result<Bytes>>,
+) -> Result<Exciting> {
+    if request.count == 0 {
+        return Err(Error::invalid("count must be at least 1"));
     }
     let graphs = graphs(subject, request.rule, Some(&request.layer))?;
     let mut graphs = lock(&graphs);
-    let mut found = Vec::new();
-    for (index, encoded) in request.pictures.iter().enumerate() {
+    // The strongest first, of equals the earlier.
+    let mut found: Vec<Found> = Vec::new();
+    for (index, encoded) in encoded.enumerate() {
         subject.check_canceled()?;
         let in_picture = |error: Error| error.map_message(|message| format!("picture {index}: {message}"));
-        let prepared = subject.prepare(encoded).map_err(in_picture)?;
+        let encoded = encoded.map_err(in_picture)?;
+        let prepared = subject.prepare(&encoded).map_err(in_picture)?;
         let values = graphs.forward(&prepared.row)?;
         let row = Graphs::row(&values, &graphs.from)?;
         let peak = peak_of(&peaks(&row, &graphs)?, request.unit, &graphs.layer)?;
-        found.push((index, peak, prepared));
+        let at = found.partition_point(|other| other.peak.activation.total_cmp(&peak.activation).is_ge());
+        found.insert(at, Found { index, peak, prepared, encoded });
+        found.truncate(request.count);
     }
-    found.sort_by(|a, b| b.1.activation.total_cmp(&a.1.activation));
-    found.truncate(request.count);
+    if found.is_empty() {
+        return Err(Error::invalid("at least one picture must be given"));
+    }
     let mut pictures = Vec::new();
     let mut cells = Vec::new();
-    for (index, peak, prepared) in found {
+    for Found { index, peak, prepared, encoded } in found {
         subject.check_canceled()?;
-        // Run once more: the values of all pictures would take too much memory.
+        // Run once more: the values of several pictures would take too much memory.
         let values = graphs.forward(&prepared.row)?;
         let unit = project(subject, &mut graphs, &values, peak)?;
         let seen = seen(subject, &unit.projection);
@@ -48,7 +66,7 @@ pub(super) fn exciting(subject: &Subject, request: &ExcitingRequest) -> Result<E
             let part = imageops::crop_imm(whole, x.0, y.0, x.1, y.1).to_image();
             imageops::resize(&part, CELL, CELL, imageops::FilterType::CatmullRom)
         };
-        cells.push(cut(&subject.input_pixels(&request.pictures[index])?));
+        cells.push(cut(&subject.input_pixels(&encoded)?));
         cells.push(cut(&shown(subject, &unit.projection)));
         pictures.push(ExcitingPicture { index, unit, frame: prepared.frame });
     }

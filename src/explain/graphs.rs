@@ -74,13 +74,13 @@ impl Graphs {
             }
         }
         // Where a maximum lies can depend on the last bits, which an optimised graph changes.
-        let has_switches = saved.iter().any(|name| outputs.contains(name) && network.producer(name).is_none());
+        let has_switches = adjoint.as_ref().is_some_and(|adjoint| adjoint.has_switches);
         let optimize = optimize && !has_switches;
         let model = network.extract(&outputs);
         let mut bytes = weight_bytes(&model);
         let forward = Evaluation::new(runtime, model, optimize)?;
         let back = match adjoint {
-            Some(Adjoint { model, saved }) => {
+            Some(Adjoint { model, saved, .. }) => {
                 bytes += weight_bytes(&model);
                 Some(Back { evaluation: Evaluation::new(runtime, model, optimize)?, saved })
             }

@@ -152,7 +152,7 @@ impl Network {
         dependents.extend(self.producers.get_key_value(from).map(|(name, _)| name.as_str()));
         dependents.extend((from == self.input).then_some(self.input.as_str()));
         for node in &self.graph.node {
-            if node.input.iter().any(|input| dependents.contains(input.as_str())) {
+            if inputs(node).any(|input| dependents.contains(input)) {
                 dependents.extend(node.output.iter().filter(|name| !name.is_empty()).map(String::as_str));
             }
         }
@@ -172,7 +172,7 @@ impl Network {
             if found.insert(value)
                 && let Some(node) = self.producer(value)
             {
-                pending.extend(node.input.iter().filter(|name| !name.is_empty()).map(String::as_str));
+                pending.extend(inputs(node));
             }
         }
         found
@@ -189,14 +189,15 @@ impl Network {
     pub(super) fn extract(&self, outputs: &[String]) -> ModelProto {
         let pools = self.graph.node.iter().filter(|node| node.op_type == "MaxPool");
         let switched: HashSet<_> =
-            pools.map(|node| node.output[0].as_str()).filter(|pooled| outputs.contains(&switches(pooled))).collect();
+            pools.filter(|node| outputs.contains(&switches(node))).map(|node| node.output[0].as_str()).collect();
         let wanted = outputs.iter().map(String::as_str).chain(switched.iter().copied());
         let needed = self.ancestors(wanted);
         let node = |node: &NodeProto| {
             let mut node = node.clone();
             if node.output.first().is_some_and(|pooled| switched.contains(pooled.as_str())) {
-                node.output.truncate(1);
-                node.output.push(switches(&node.output[0]));
+                let second = switches(&node);
+                node.output.resize(2, String::new());
+                node.output[1] = second;
             }
             node
         };
@@ -211,6 +212,7 @@ impl Network {
                 .filter(|it| needed.contains(it.name.as_str()))
                 .cloned()
                 .collect(),
+            sparse_initializer: self.graph.sparse_initializer.clone(),
             input: self
                 .graph
                 .input
@@ -233,9 +235,35 @@ impl Network {
     }
 }
 
-/// The name under which the switches of a max-pooling node are given: where in its input each of its maxima lies, as ONNX counts.
-pub(super) fn switches(pooled: &str) -> String {
-    format!("{pooled}/switches")
+/// The values that `node` reads, those that the graphs within it read from around them included.
+pub(super) fn inputs(node: &NodeProto) -> impl Iterator<Item = &str> {
+    let mut graphs: Vec<&GraphProto> = graphs_of(node).collect();
+    let mut names: Vec<&str> = node.input.iter().map(String::as_str).collect();
+    while let Some(graph) = graphs.pop() {
+        // Names that the graph itself gives lead nowhere outside.
+        names.extend(
+            graph
+                .node
+                .iter()
+                .flat_map(|node| &node.input)
+                .chain(graph.output.iter().map(|it| &it.name))
+                .map(String::as_str),
+        );
+        graphs.extend(graph.node.iter().flat_map(graphs_of));
+    }
+    names.into_iter().filter(|name| !name.is_empty())
+}
+
+fn graphs_of(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+}
+
+/// The name under which the switches of the max-pooling `node` are given: where in its input each of its maxima lies, as ONNX counts.
+pub(super) fn switches(node: &NodeProto) -> String {
+    match node.output.get(1).filter(|name| !name.is_empty()) {
+        Some(name) => name.clone(),
+        None => format!("{}/switches", node.output.first().map_or("", String::as_str)),
+    }
 }
 
 /// The attribute of `node` called `name`.

@@ -6,13 +6,10 @@ use super::{ExplainRequest, Explanation, Heatmap, Method};
 use crate::error::{Error, Result};
 use crate::postprocess::{self, Scores};
 use crate::preprocess::Layout;
-use crate::scheduler::Submission;
 use crate::tensor::{DataType, Tensor};
 
 /// The most places that the square is put to.
 const MAX_PLACES: usize = 1024;
-/// The least urgent there is: every request goes first.
-const PRIORITY: u32 = u32::MAX;
 /// A sixth of the input is covered at a time where the request does not say.
 const PATCHES_PER_SIDE: usize = 6;
 
@@ -33,7 +30,7 @@ impl Places {
 
 /// The map of how much the probability of `request.class` falls when a place is covered.
 ///
-/// The runs go through the model's queue, one batch at a time and behind all requests.
+/// The runs go through the model's queue, one small batch at a time and behind all requests.
 ///
 /// # Errors
 /// `InvalidArgument` for a square that does not fit, or too many places; the run's own.
@@ -55,14 +52,15 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
     }
     let prepared = subject.prepare(&request.picture)?;
     let output = subject.graph.interface().class_output;
-    let (whole, scores) = (run(subject, prepared.row.clone())?, output.scores);
+    let (whole, scores) = (subject.class_scores(prepared.row.clone())?, output.scores);
     let class = subject.scored(&postprocess::to_f32(&whole)?, scores, request.class)?;
 
     let mut data = Vec::with_capacity(count);
-    let largest = subject.graph.max_batch_size();
+    // Small ones: what is urgent waits for no more than such a run.
+    let smallest = subject.graph.scheduler().options().run_rows(1);
     let places: Vec<_> =
         (0..count).map(|place| (rows.range(place / columns.count), columns.range(place % columns.count))).collect();
-    for batch in places.chunks(largest) {
+    for batch in places.chunks(smallest) {
         subject.check_canceled()?;
         let mut bytes = Vec::with_capacity(batch.len() * prepared.row.bytes().len());
         for (rows, columns) in batch {
@@ -72,7 +70,7 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
         }
         let mut shape = prepared.row.shape().to_vec();
         shape[0] = batch.len();
-        let answers = run(subject, Tensor::new(prepared.row.data_type(), shape, bytes.into())?)?;
+        let answers = subject.class_scores(Tensor::new(prepared.row.data_type(), shape, bytes.into())?)?;
         for row in 0..batch.len() {
             let covered = probability(&answers.rows(row, 1), scores, class.index)?;
             data.push((f64::from(class.score) - covered) as f32);
@@ -89,12 +87,6 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
         frame: prepared.frame,
         png,
     })
-}
-
-/// The class scores of `rows`.
-fn run(subject: &Subject, rows: Tensor) -> Result<Tensor> {
-    let answer = subject.graph.scheduler().submit(Submission { rows, priority: PRIORITY, deadline: None })?.wait()?;
-    Ok(answer.outputs[subject.graph.interface().class_output.index].clone())
 }
 
 fn probability(row: &Tensor, scores: Scores, class: usize) -> Result<f64> {

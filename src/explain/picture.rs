@@ -25,8 +25,14 @@ pub(super) fn png(picture: &RgbImage) -> Result<Vec<u8>> {
     Ok(bytes.into_inner())
 }
 
-/// Puts equally large cells into a grid of `columns`, each enlarged `scale` times, with a gap around each.
+/// The pixels that enlarging may make of a grid.
+const MAX_ENLARGED_PIXELS: u64 = 16 << 20;
+
+/// Puts equally large cells into a grid of `columns`, each enlarged `scale` times, or as often as there is room for, with a gap
+/// around each.
 pub(super) fn grid(cells: &[RgbImage], columns: u32, scale: u32) -> RgbImage {
+    let pixels = cells.iter().map(|cell| u64::from(cell.width()) * u64::from(cell.height())).sum::<u64>().max(1);
+    let scale = scale.min((MAX_ENLARGED_PIXELS / pixels).isqrt() as u32).max(1);
     let (width, height) = cells.first().map_or((0, 0), |cell| (cell.width() * scale, cell.height() * scale));
     let columns = columns.clamp(1, (cells.len() as u32).max(1));
     let rows = (cells.len() as u32).div_ceil(columns);
@@ -156,6 +162,13 @@ mod tests {
         for (place, level) in [((2, 2), 1), ((7, 4), 1), ((10, 2), 2), ((2, 7), 3), ((8, 2), 255), ((10, 7), 255)] {
             assert_eq!(picture.get_pixel(place.0, place.1).0, [level; 3], "{place:?}");
         }
+    }
+
+    #[test]
+    fn many_cells_are_not_enlarged_beyond_all_bounds() {
+        let cells = vec![RgbImage::new(1, 1); 1 << 18];
+        let picture = grid(&cells, square(cells.len()), 48);
+        assert_eq!(picture.dimensions(), (512 * 10 + 2, 512 * 10 + 2));
     }
 
     #[test]

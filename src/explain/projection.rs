@@ -33,21 +33,16 @@ pub(super) fn graphs(subject: &Subject, rule: Rule, layer: Option<&str>) -> Resu
 /// # Errors
 /// `InvalidArgument` for a unit or class that there is not.
 pub(super) fn projection(subject: &Subject, request: &ExplainRequest, rule: Rule) -> Result<Explanation> {
-    if request.layer.is_some() && request.class.is_some() {
-        return Err(Error::invalid("a projection is of a class or of the units of a layer, not of both"));
-    }
-    let most = ExplainRequest::MAX_UNITS;
-    if request.count == 0 || request.count > most {
-        return Err(Error::invalid(format!("from 1 to {most} units can be projected at once, not {}", request.count)));
-    }
     let graphs = graphs(subject, rule, request.layer.as_deref())?;
     let prepared = subject.prepare(&request.picture)?;
     let mut graphs = lock(&graphs);
     let values = graphs.forward(&prepared.row)?;
     let row = Graphs::row(&values, &graphs.from)?;
     let mut peaks = peaks(&row, &graphs)?;
-    let class = if request.layer.is_none() { Some(subject.class(&graphs, &values, request.class)?) } else { None };
-    match request.unit.or(request.class) {
+    // Units of the class scores are classes.
+    let unit = request.unit.or(request.class);
+    let class = if request.layer.is_none() { Some(subject.class(&graphs, &values, unit)?) } else { None };
+    match unit {
         Some(unit) => peaks = vec![peak_of(&peaks, unit, &graphs.layer)?],
         None => {
             peaks.sort_by(|a, b| b.activation.total_cmp(&a.activation));
@@ -59,11 +54,6 @@ pub(super) fn projection(subject: &Subject, request: &ExplainRequest, rule: Rule
         subject.check_canceled()?;
         units.push(project(subject, &mut graphs, &values, peak)?);
     }
-    let class = match (class, request.unit) {
-        // Units of the class scores are classes.
-        (Some(_), Some(unit)) => Some(subject.class(&graphs, &values, Some(unit))?),
-        (class, _) => class,
-    };
     let layer = Some(graphs.layer.clone());
     let heatmap = saliency(subject, &units[0].projection);
     let cells: Vec<_> = units.iter().map(|unit| shown(subject, &unit.projection)).collect();

@@ -45,6 +45,20 @@ impl Method {
             Self::Projection(Rule::Gradient) => "gradient",
         }
     }
+
+    /// The rule of a projection.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for the other methods.
+    pub fn rule(self) -> Result<Rule> {
+        match self {
+            Self::Projection(rule) => Ok(rule),
+            other => Err(Error::invalid(format!(
+                "{} projects nothing: the method must be deconvnet, guided or gradient here",
+                other.as_str()
+            ))),
+        }
+    }
 }
 
 impl FromStr for Method {
@@ -65,7 +79,7 @@ pub struct ExplainRequest {
     pub picture: Bytes,
     /// How; `None` takes CAM where the model's head allows it, else Grad-CAM.
     pub method: Option<Method>,
-    /// The class that is asked about; `None` takes the most probable. Not with `layer` in a projection, whose units are no classes.
+    /// The class that is asked about; `None` takes the most probable. Not with the `layer` or `unit` of a projection.
     pub class: Option<usize>,
     /// The layer whose unit is projected, or whose maps Grad-CAM weighs. `None` takes the class scores and the last feature maps.
     pub layer: Option<String>,
@@ -86,6 +100,36 @@ impl ExplainRequest {
     /// A request that says nothing but the picture.
     pub fn new(picture: Bytes) -> Self {
         Self { picture, method: None, class: None, layer: None, unit: None, count: 1, patch: None, stride: None }
+    }
+
+    /// Checks that nothing is said that the method has no use for: it would be answered as if it had.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming what is too much.
+    pub(super) fn validate(&self) -> Result<()> {
+        let is_projection = matches!(self.method, Some(Method::Projection(_)));
+        let is_occlusion = self.method == Some(Method::Occlusion);
+        let is_of_layer = is_projection && self.layer.is_some();
+        let refused = [
+            ("layer", self.layer.is_some() && is_occlusion),
+            ("class", self.class.is_some() && (is_of_layer || self.unit.is_some())),
+            ("unit", self.unit.is_some() && !is_projection),
+            ("count", self.count != 1 && (!is_projection || self.unit.or(self.class).is_some())),
+            ("patch", self.patch.is_some() && !is_occlusion),
+            ("stride", self.stride.is_some() && !is_occlusion),
+        ];
+        if let Some((name, _)) = refused.iter().find(|(_, is_refused)| *is_refused) {
+            let method = self.method.map_or("class activation", Method::as_str);
+            let of_layer = if is_of_layer { " of a layer" } else { "" };
+            return Err(Error::invalid(format!(
+                "{name} means nothing to {method}{of_layer}, beside what else was said"
+            )));
+        }
+        let most = Self::MAX_UNITS;
+        if self.count == 0 || self.count > most {
+            return Err(Error::invalid(format!("from 1 to {most} units can be projected at once, not {}", self.count)));
+        }
+        Ok(())
     }
 }
 
@@ -179,8 +223,6 @@ pub struct Features {
 /// Which pictures excite a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExcitingRequest {
-    /// The encoded pictures.
-    pub pictures: Vec<Bytes>,
     /// The layer of the unit.
     pub layer: String,
     /// The unit: a channel.
@@ -189,6 +231,11 @@ pub struct ExcitingRequest {
     pub count: usize,
     /// How the unit is projected.
     pub rule: Rule,
+}
+
+impl ExcitingRequest {
+    /// How many pictures are shown where nothing is said: as many as in the paper's figure.
+    pub const DEFAULT_COUNT: usize = 9;
 }
 
 /// A picture that excites a unit.

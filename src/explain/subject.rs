@@ -1,9 +1,11 @@
 //! A model that is being looked into, by one thread.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use image::RgbImage;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::cache::{Cache, Purpose, SharedGraphs};
 use super::graphs::{Graphs, Plan, Values};
@@ -15,6 +17,7 @@ use crate::postprocess::{self, Scores};
 use crate::preprocess::Color;
 use crate::preprocess::{Extent, Frame, Interpolation, Layout, PictureLimits, Preprocessor, Recipe};
 use crate::repository::{GraphModel, Model};
+use crate::scheduler::{Answer, Submission};
 use crate::tensor::{DataType, Tensor};
 
 /// The longer side of the picture that a heatmap is laid over is at most this.
@@ -29,8 +32,12 @@ pub(super) struct Subject {
     pub(super) limits: PictureLimits,
     pub(super) model: Arc<Model>,
     pub(super) graph: Arc<GraphModel>,
-    /// Set when nobody waits for the answer any more.
-    pub(super) is_canceled: Arc<AtomicBool>,
+    /// After this the answer is of no use.
+    pub(super) deadline: Option<Instant>,
+    /// Closed when nobody waits for the answer any more.
+    pub(super) asked: watch::Receiver<()>,
+    /// Where what a thread waits for is done.
+    pub(super) tasks: Handle,
 }
 
 /// A picture as the network gets it.
@@ -77,10 +84,43 @@ impl Subject {
     /// # Errors
     /// `Unavailable` when nobody waits for the answer any more.
     pub(super) fn check_canceled(&self) -> Result<()> {
-        if self.is_canceled.load(Ordering::Relaxed) {
-            return Err(Error::unavailable("nobody waits for the answer any more"));
-        }
-        Ok(())
+        if self.asked.has_changed().is_err() { Err(canceled()) } else { Ok(()) }
+    }
+
+    /// Has the model run `rows`, `[N, …]`, behind all that its clients want. Returns its class scores.
+    ///
+    /// Where the rows had to wait, others want what they run on: then these get nine times as long before this returns.
+    ///
+    /// # Errors
+    /// The run's own, and as [`Subject::check_canceled`].
+    pub(super) fn class_scores(&self, rows: Tensor) -> Result<Tensor> {
+        /// The least urgent there is: every request goes first.
+        const PRIORITY: u32 = u32::MAX;
+        /// An instance that is idle takes longer than this only when all are busy.
+        const AT_ONCE: Duration = Duration::from_millis(2);
+        const LEFT_TO_OTHERS: u32 = 9;
+        let count = rows.shape()[0];
+        let scheduler = self.graph.scheduler();
+        let at_once = AT_ONCE + scheduler.options().policy.max_queue_delay;
+        let pending = scheduler.submit(Submission { rows, priority: PRIORITY, deadline: self.deadline })?;
+        let run = async {
+            let answer = pending.await?;
+            if answer.queue > at_once {
+                let used = answer.compute.mul_f64(count as f64 / answer.batch_size.max(count) as f64);
+                tokio::time::sleep(used * LEFT_TO_OTHERS).await;
+            }
+            Ok(answer)
+        };
+        let mut asked = self.asked.clone();
+        // What is dropped leaves the queue.
+        let answer: Answer = self.tasks.block_on(async {
+            tokio::select! {
+                answer = run => answer,
+                _ = asked.changed() => Err(canceled()),
+            }
+        })?;
+        let output = answer.outputs.get(self.graph.interface().class_output.index);
+        output.cloned().ok_or_else(|| Error::internal("the model's answer lacks the class scores"))
     }
 
     /// Makes an encoded picture the network's input: of several crops, the one in the middle.
@@ -178,6 +218,10 @@ impl Subject {
     pub(super) fn overlaid(&self, encoded: &[u8], heatmap: &Heatmap, frame: &Frame) -> Result<Vec<u8>> {
         super::picture::png(&super::picture::overlay(&self.display(encoded, frame)?, heatmap, frame))
     }
+}
+
+fn canceled() -> Error {
+    Error::unavailable("nobody waits for the answer any more")
 }
 
 fn preprocessor(recipe: &Recipe, shape: &[i64], data_type: DataType) -> Result<Preprocessor> {

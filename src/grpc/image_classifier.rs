@@ -1,7 +1,7 @@
 //! Pictures in, classes out: `convoy.v1.ImageClassifier`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::{Request, Response, Status, Streaming};
 
@@ -12,7 +12,7 @@ use super::proto::convoy::v1::image_classifier_server::ImageClassifier;
 use super::status::{code_of, message_of, status_of};
 use super::stream::{Answers, Order, answers};
 use crate::error::{Error, Result as DomainResult};
-use crate::explain::{ExplainRequest, Explainer, Unit};
+use crate::explain::{ExplainRequest, Explainer, Method, Unit, Work};
 use crate::inference::{
     Class, Classification, ClassifyRequest, DEFAULT_TOP_K, Inference, Prediction, Timing, parse_version,
 };
@@ -49,7 +49,7 @@ impl ImageClassifier for ClassifierService {
 
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
         let call = Call::of(request.extensions());
-        let answer = explain(&self.inference, &self.explainer, request.into_inner()).await;
+        let answer = explain(&self.inference, &self.explainer, &call, request.into_inner()).await;
         answer.map(Response::new).map_err(|error| status_of(&error, &call))
     }
 }
@@ -89,13 +89,19 @@ async fn classify(
 async fn explain(
     inference: &Inference,
     explainer: &Explainer,
+    call: &Call,
     request: pb::ExplainRequest,
 ) -> DomainResult<pb::ExplainResponse> {
     let model = model(inference, &request.model_name, &request.model_version)?;
+    let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
+    let method: Option<Method> = Some(request.method).filter(|it| !it.is_empty()).map(|it| it.parse()).transpose()?;
+    let timeout = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let deadline = [timeout, call.deadline].into_iter().flatten().min();
+    let mut admission = explainer.admit(Arc::clone(&model), Work::Explanation(method), deadline)?;
     let given = |value: u32| Some(value as usize).filter(|&value| value > 0);
     let domain = ExplainRequest {
         picture: request.image,
-        method: Some(request.method).filter(|method| !method.is_empty()).map(|method| method.parse()).transpose()?,
+        method,
         class: request.class_index.map(|index| index as usize),
         layer: Some(request.layer).filter(|layer| !layer.is_empty()),
         unit: request.unit.map(|unit| unit as usize),
@@ -103,7 +109,7 @@ async fn explain(
         patch: given(request.patch),
         stride: given(request.stride),
     };
-    let answer = explainer.explain(Arc::clone(&model), domain).await?;
+    let answer = admission.explain(domain).await?;
     let class = answer.class.map(|class| pb::Class {
         index: class.index as u32,
         label: class.label.map(|label| label.to_string()),

@@ -1,31 +1,31 @@
-//! Explanations: `explain`, `filters`, `features` and `exciting` below a model's path.
+//! Explanations: `explain`, `filters`, `features` and `exciting` below a model's path, and the verb `:explain`.
+
+mod json;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::AppState;
+use self::json::{ExcitingJson, FeaturesJson, FiltersJson};
+pub(super) use self::json::{ExplanationJson, OfModel};
 use super::classify::read_pictures;
 use super::error::HttpResult;
 use super::extract::{Parameters, Payload, Target};
 use super::json::off_worker;
-use super::openapi::{Operation, Tag, png_schema};
+use super::openapi::{Operation, Tag};
+use super::{App, AppState};
 use crate::error::{Error, Result};
-use crate::explain::{
-    ChannelStatistics, ExcitingPicture, ExcitingRequest, ExplainRequest, Explanation, Method, Rule, Unit,
-};
-use crate::preprocess::Frame;
+use crate::explain::{Admission, ExcitingRequest, ExplainRequest, Method, Rule, Work};
 use crate::repository::Model;
 
 /// What may be said beside the picture, in the query.
@@ -42,16 +42,24 @@ pub(super) struct Options {
     layer: Option<String>,
     /// The unit of the layer that is taken back: a channel; the strongest.
     unit: Option<usize>,
-    /// How many of the strongest units are taken back, each by itself.
-    #[schemars(range(min = 1, max = 16))]
+    /// How many of the strongest units are taken back, each by itself; 1.
+    #[schemars(range(min = 1, max = ExplainRequest::MAX_UNITS))]
     count: Option<usize>,
     /// Of occlusion: the side of the square, in pixels of the network's input; a sixth of that.
     patch: Option<usize>,
     /// Of occlusion: how far the square moves; half of the patch.
     stride: Option<usize>,
+    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    timeout_ms: Option<u64>,
 }
 
 impl Options {
+    /// Admits a request that came with `payload`.
+    pub(super) fn admit(&self, app: &App, model: &Arc<Model>, payload: &Payload) -> Result<Admission> {
+        let deadline = deadline(payload.received, self.timeout_ms);
+        app.explainer.admit(Arc::clone(model), Work::Explanation(self.method), deadline)
+    }
+
     pub(super) fn request(&self, picture: Bytes) -> ExplainRequest {
         ExplainRequest {
             picture,
@@ -70,15 +78,29 @@ fn parsed<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(deserializer
     String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
 
+/// When a request ends that arrived at `received`; without a timeout, or with 0, never.
+fn deadline(received: Instant, timeout_ms: Option<u64>) -> Option<Instant> {
+    let timeout = timeout_ms.filter(|&timeout| timeout > 0)?;
+    received.checked_add(Duration::from_millis(timeout))
+}
+
 /// What the document says of [`explain`].
 pub(super) fn operation() -> Operation {
-    Operation::new("explain", Tag::Explain, "Why a model answers what it does, or what a unit sees")
-        .description("One picture. `Accept: image/png` asks for the picture alone.")
-        .query::<Options>()
-        .pictures()
-        .answers::<ExplanationJson>("The explanation.")
-        .answers_bytes("The explanation.", "image/png")
-        .refused_with(&[501, 504])
+    answers_a_picture::<ExplanationJson>(
+        Operation::new("explain", Tag::Explain, "Why a model answers what it does, or what a unit sees")
+            .query::<Options>()
+            .pictures()
+            .refused_with(&[501, 504]),
+        "The explanation.",
+    )
+}
+
+/// `operation` with an answer in JSON or, for `Accept: image/png`, the picture alone.
+fn answers_a_picture<T: JsonSchema + Serialize>(operation: Operation, description: &'static str) -> Operation {
+    operation
+        .description("`Accept: image/png` asks for the picture alone.")
+        .answers::<OfModel<T>>(description)
+        .answers_bytes(description, "image/png")
 }
 
 /// `POST /v1/models/M[/versions/V]/explain`.
@@ -90,53 +112,32 @@ pub(super) async fn explain(
     payload: Payload,
 ) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
-    let picture = single(read_pictures(&app, &headers, payload.bytes).await?)?;
-    let explanation = app.explainer.explain(Arc::clone(&model), options.request(picture)).await?;
+    let mut admission = options.admit(&app, &model, &payload)?;
+    let picture = admission.note(read_picture(&app, &headers, payload.bytes).await)?;
+    let explanation = admission.explain(options.request(picture)).await?;
     if prefers_png(&headers) {
         return Ok(picture_response(explanation.png));
     }
     let numbers = explanation.heatmap.data.len();
-    json_response(numbers, move || ExplanationJson::new(&model, &explanation)).await
+    json_response(numbers, move || OfModel::new(&model, ExplanationJson::from(explanation))).await
 }
 
 /// What the document says of [`filters`].
 pub(super) fn filters_operation() -> Operation {
-    Operation::new("filters", Tag::Explain, "The filters of the first convolution")
-        .description("For models whose first convolution sees three channels.")
-        .answers::<FiltersJson>("The weights, and a grid of the filters.")
-        .answers_bytes("The weights, and a grid of the filters.", "image/png")
-        .refused_with(&[429])
+    answers_a_picture::<FiltersJson>(
+        Operation::new("filters", Tag::Explain, "The filters of the first convolution").refused_with(&[429]),
+        "The weights, and a grid of the filters.",
+    )
 }
 
 /// `GET /v1/models/M[/versions/V]/filters`.
 pub(super) async fn filters(State(app): AppState, target: Target, headers: HeaderMap) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
-    let filters = app.explainer.filters(Arc::clone(&model)).await?;
+    let filters = app.explainer.admit(Arc::clone(&model), Work::Filters, None)?.filters().await?;
     if prefers_png(&headers) {
         return Ok(picture_response(filters.png));
     }
-    json_response(filters.weights.len(), move || FiltersJson {
-        model: ModelJson::of(&model),
-        layer: filters.layer,
-        shape: filters.shape,
-        data: filters.weights,
-        png: STANDARD.encode(&filters.png),
-    })
-    .await
-}
-
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Filters")]
-struct FiltersJson {
-    #[serde(flatten)]
-    model: ModelJson,
-    layer: String,
-    /// Filters, 3, height, width.
-    shape: [usize; 4],
-    /// The weights, row-major.
-    data: Vec<f32>,
-    #[schemars(schema_with = "png_schema")]
-    png: String,
+    json_response(filters.weights.len(), move || OfModel::new(&model, FiltersJson::from(filters))).await
 }
 
 /// The layer that a request is about.
@@ -145,16 +146,19 @@ struct FiltersJson {
 pub(super) struct FeaturesOptions {
     /// Its name, as `/architecture` has it.
     layer: String,
+    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    timeout_ms: Option<u64>,
 }
 
 /// What the document says of [`features`].
 pub(super) fn features_operation() -> Operation {
-    Operation::new("features", Tag::Explain, "What a layer makes of a picture")
-        .query::<FeaturesOptions>()
-        .pictures()
-        .answers::<FeaturesJson>("A grid of the layer's maps, and statistics of its channels.")
-        .answers_bytes("A grid of the layer's maps, and statistics of its channels.", "image/png")
-        .refused_with(&[501])
+    answers_a_picture::<FeaturesJson>(
+        Operation::new("features", Tag::Explain, "What a layer makes of a picture")
+            .query::<FeaturesOptions>()
+            .pictures()
+            .refused_with(&[501, 504]),
+        "A grid of the layer's maps, and statistics of its channels.",
+    )
 }
 
 /// `POST /v1/models/M[/versions/V]/features`.
@@ -166,50 +170,14 @@ pub(super) async fn features(
     payload: Payload,
 ) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
-    let picture = single(read_pictures(&app, &headers, payload.bytes).await?)?;
-    let features = app.explainer.features(Arc::clone(&model), picture, options.layer).await?;
+    let deadline = deadline(payload.received, options.timeout_ms);
+    let mut admission = app.explainer.admit(Arc::clone(&model), Work::Features, deadline)?;
+    let picture = admission.note(read_picture(&app, &headers, payload.bytes).await)?;
+    let features = admission.features(picture, options.layer).await?;
     if prefers_png(&headers) {
         return Ok(picture_response(features.png));
     }
-    json_response(features.channels.len(), move || FeaturesJson {
-        model: ModelJson::of(&model),
-        layer: features.layer,
-        shape: features.shape,
-        channels: features.channels.iter().map(ChannelJson::from).collect(),
-        png: STANDARD.encode(&features.png),
-    })
-    .await
-}
-
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Features")]
-struct FeaturesJson {
-    #[serde(flatten)]
-    model: ModelJson,
-    layer: String,
-    /// Channels, height, width.
-    shape: Vec<usize>,
-    channels: Vec<ChannelJson>,
-    #[schemars(schema_with = "png_schema")]
-    png: String,
-}
-
-/// The values of a channel.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Channel")]
-struct ChannelJson {
-    min: f32,
-    max: f32,
-    mean: f32,
-    std: f32,
-    /// The share of values above zero.
-    active: f32,
-}
-
-impl From<&ChannelStatistics> for ChannelJson {
-    fn from(&ChannelStatistics { min, max, mean, std, active }: &ChannelStatistics) -> Self {
-        Self { min, max, mean, std, active }
-    }
+    json_response(features.channels.len(), move || OfModel::new(&model, FeaturesJson::from(features))).await
 }
 
 /// The unit that a request is about, and how many pictures are wanted.
@@ -227,21 +195,23 @@ pub(super) struct ExcitingOptions {
     #[serde(default, deserialize_with = "parsed")]
     #[schemars(with = "Option<String>")]
     method: Option<Method>,
+    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    timeout_ms: Option<u64>,
 }
 
-/// The paper's figure has nine.
 fn default_count() -> usize {
-    9
+    ExcitingRequest::DEFAULT_COUNT
 }
 
 /// What the document says of [`exciting`].
 pub(super) fn exciting_operation() -> Operation {
-    Operation::new("exciting", Tag::Explain, "Which of the pictures excite a unit most")
-        .query::<ExcitingOptions>()
-        .pictures()
-        .answers::<ExcitingJson>("The most exciting first, each beside what came back of it.")
-        .answers_bytes("The most exciting first, each beside what came back of it.", "image/png")
-        .refused_with(&[501])
+    answers_a_picture::<ExcitingJson>(
+        Operation::new("exciting", Tag::Explain, "Which of the pictures excite a unit most")
+            .query::<ExcitingOptions>()
+            .pictures()
+            .refused_with(&[501, 504]),
+        "The most exciting first, each beside what came back of it.",
+    )
 }
 
 /// `POST /v1/models/M[/versions/V]/exciting`.
@@ -252,61 +222,21 @@ pub(super) async fn exciting(
     headers: HeaderMap,
     payload: Payload,
 ) -> HttpResult<Response> {
-    let rule = match options.method {
-        None => Rule::Deconvnet,
-        Some(Method::Projection(rule)) => rule,
-        Some(_) => return Err(Error::invalid("method must be deconvnet, guided or gradient here").into()),
-    };
+    let rule = options.method.map_or(Ok(Rule::Deconvnet), Method::rule)?;
     let model = app.inference.model(&target.model, target.version)?;
-    let pictures = read_pictures(&app, &headers, payload.bytes).await?;
-    let request = ExcitingRequest { pictures, layer: options.layer, unit: options.unit, count: options.count, rule };
-    let exciting = app.explainer.exciting(Arc::clone(&model), request).await?;
+    let deadline = deadline(payload.received, options.timeout_ms);
+    let mut admission = app.explainer.admit(Arc::clone(&model), Work::Exciting, deadline)?;
+    let pictures = admission.note(read_pictures(&app, &headers, payload.bytes).await)?;
+    let request = ExcitingRequest { layer: options.layer, unit: options.unit, count: options.count, rule };
+    let exciting = admission.exciting(request, pictures.into_iter().map(Ok)).await?;
     if prefers_png(&headers) {
         return Ok(picture_response(exciting.png));
     }
-    json_response(exciting.pictures.len(), move || ExcitingJson {
-        model: ModelJson::of(&model),
-        layer: exciting.layer,
-        unit: options.unit,
-        pictures: exciting.pictures.iter().map(ExcitingPictureJson::from).collect(),
-        png: STANDARD.encode(&exciting.png),
-    })
-    .await
+    json_response(0, move || OfModel::new(&model, ExcitingJson::new(options.unit, exciting))).await
 }
 
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Exciting")]
-struct ExcitingJson {
-    #[serde(flatten)]
-    model: ModelJson,
-    layer: String,
-    unit: usize,
-    pictures: Vec<ExcitingPictureJson>,
-    #[schemars(schema_with = "png_schema")]
-    png: String,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "ExcitingPicture")]
-struct ExcitingPictureJson {
-    /// Its place in the request.
-    index: usize,
-    activation: f32,
-    /// The row of the layer's map in which the unit is strongest.
-    row: usize,
-    /// Its column.
-    column: usize,
-    /// What the unit sees.
-    frame: FrameJson,
-}
-
-impl From<&ExcitingPicture> for ExcitingPictureJson {
-    fn from(ExcitingPicture { index, unit, frame, .. }: &ExcitingPicture) -> Self {
-        Self { index: *index, activation: unit.activation, row: unit.row, column: unit.column, frame: (*frame).into() }
-    }
-}
-
-fn single(pictures: Vec<Bytes>) -> Result<Bytes> {
+async fn read_picture(app: &App, headers: &HeaderMap, body: Bytes) -> Result<Bytes> {
+    let pictures = read_pictures(app, headers, body).await?;
     let count = pictures.len();
     let Ok([picture]) = <[Bytes; 1]>::try_from(pictures) else {
         return Err(Error::invalid(format!("one picture is explained at a time, but {count} were given")));
@@ -314,125 +244,17 @@ fn single(pictures: Vec<Bytes>) -> Result<Bytes> {
     Ok(picture)
 }
 
-/// The explanation as JSON.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Explanation")]
-pub(super) struct ExplanationJson {
-    #[serde(flatten)]
-    model: ModelJson,
-    method: &'static str,
-    /// The class that was explained; `null` for the units of a layer.
-    class: Option<ClassJson>,
-    /// The layer that was used; `null` for occlusion.
-    layer: Option<String>,
-    /// The units that were taken back.
-    units: Vec<UnitJson>,
-    heatmap: HeatmapJson,
-    frame: FrameJson,
-    #[schemars(schema_with = "png_schema")]
-    png: String,
-}
-
-impl ExplanationJson {
-    pub(super) fn new(model: &Model, explanation: &Explanation) -> Self {
-        let class = explanation.class.as_ref();
-        Self {
-            model: ModelJson::of(model),
-            method: explanation.method.as_str(),
-            class: class.map(|it| ClassJson {
-                index: it.index,
-                label: it.label.as_deref().map(ToOwned::to_owned),
-                score: it.score,
-            }),
-            layer: explanation.layer.clone(),
-            units: explanation.units.iter().map(UnitJson::from).collect(),
-            heatmap: HeatmapJson {
-                shape: [explanation.heatmap.height, explanation.heatmap.width],
-                data: explanation.heatmap.data.clone(),
-            },
-            frame: explanation.frame.into(),
-            png: STANDARD.encode(&explanation.png),
-        }
-    }
-}
-
-/// The model that answered.
-#[derive(Serialize, JsonSchema)]
-struct ModelJson {
-    model_name: String,
-    model_version: String,
-}
-
-impl ModelJson {
-    fn of(model: &Model) -> Self {
-        Self { model_name: model.name().to_owned(), model_version: model.version().to_string() }
-    }
-}
-
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "ExplainedClass")]
-struct ClassJson {
-    index: usize,
-    /// `null` for a model without labels.
-    label: Option<String>,
-    score: f32,
-}
-
-/// A unit that was taken back: a channel of a layer, where it is strongest.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Unit")]
-struct UnitJson {
-    unit: usize,
-    row: usize,
-    column: usize,
-    activation: f32,
-}
-
-impl From<&Unit> for UnitJson {
-    fn from(&Unit { unit, row, column, activation, .. }: &Unit) -> Self {
-        Self { unit, row, column, activation }
-    }
-}
-
-/// Values that lie evenly over the frame.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Heatmap")]
-struct HeatmapJson {
-    /// Height and width.
-    shape: [usize; 2],
-    /// The rows, one after the other.
-    data: Vec<f32>,
-}
-
-/// A part of the picture that has been turned upright, in its pixels; it may reach beyond.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Frame")]
-struct FrameJson {
-    x: f32,
-    y: f32,
-    width: f32,
-    height: f32,
-    picture_width: u32,
-    picture_height: u32,
-}
-
-impl From<Frame> for FrameJson {
-    fn from(Frame { picture_width, picture_height, x, y, width, height }: Frame) -> Self {
-        Self { x, y, width, height, picture_width, picture_height }
-    }
-}
-
 fn picture_response(png: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "image/png")], png).into_response()
 }
 
 /// JSON of about so many numbers and a picture.
-async fn json_response<T: Serialize>(
+pub(super) async fn json_response<T: Serialize>(
     numbers: usize,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> HttpResult<Response> {
     /// What a number takes as text, and more than a picture as a rule.
-    const NUMBER_BYTES: usize = 20;
+    const NUMBER_BYTES: usize = 12;
     const PICTURE_BYTES: usize = 128 << 10;
     Ok(off_worker(numbers * NUMBER_BYTES + PICTURE_BYTES, move || Ok(Json(body()).into_response())).await?)
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use schemars::generate::{SchemaGenerator, SchemaSettings};
-use schemars::{JsonSchema, Schema, json_schema};
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -224,11 +224,6 @@ pub(super) fn operation() -> Operation {
 /// The schema of base64.
 pub(super) fn base64(description: &str) -> Value {
     json!({"type": "string", "contentEncoding": "base64", "description": description})
-}
-
-/// The schema of base64 of a PNG, for the fields of answers.
-pub(super) fn png_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"})
 }
 
 /// Why a request can be refused, by status.

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::classify::{Options, PredictionJson};
 use super::error::HttpResult;
-use super::explain::{self, ExplanationJson};
+use super::explain::{self, ExplanationJson, OfModel, json_response};
 use super::extract::{Payload, Verb, VerbTarget, query};
 use super::json::{self, off_worker};
 use super::openapi::{Operation, Tag, base64};
@@ -58,11 +59,6 @@ pub(super) fn operations() -> [(&'static str, Operation); 2] {
             "description": "One for each instance: classes of a picture, a row of the model's output for a tensor.",
         }},
     });
-    let explanations = json!({
-        "type": "object",
-        "required": ["explanations"],
-        "properties": {"explanations": {"type": "array", "items": {"$ref": "#/components/schemas/Explanation"}}},
-    });
     let predict =
         Operation::new("predict", Tag::Classify, "Predict in the row form of TensorFlow Serving and KServe V1")
             .query::<Options>()
@@ -72,8 +68,8 @@ pub(super) fn operations() -> [(&'static str, Operation); 2] {
     let explain = Operation::new("explain_instances", Tag::Explain, "Explain in the form of KServe V1")
         .query::<explain::Options>()
         .json_body(instances(picture))
-        .answers_json("The explanations, in order.", explanations)
-        .refused_with(&[415, 501]);
+        .answers::<ExplanationsJson>("The explanations, in order.")
+        .refused_with(&[415, 501, 504]);
     [("predict", predict), ("explain", explain)]
 }
 
@@ -93,21 +89,31 @@ pub(super) async fn named_model(
 
 /// KServe V1's `:explain`: an explanation for each picture, one after the other.
 async fn explain(app: &App, model: Arc<Model>, options: &explain::Options, payload: Payload) -> HttpResult<Response> {
+    let mut admission = options.admit(app, &model, &payload)?;
     let limits = ReadLimits::of(app);
     let data_type = model.input().data_type;
     let bytes = payload.bytes.clone();
-    let (instances, _) = off_worker(bytes.len(), move || read(&bytes, data_type, limits)).await?;
-    let Instances::Pictures(pictures) = instances else {
-        return Err(Error::invalid("pictures are explained, not tensors").into());
+    let (instances, _) = admission.note(off_worker(bytes.len(), move || read(&bytes, data_type, limits)).await)?;
+    let pictures = match instances {
+        Instances::Pictures(pictures) => pictures,
+        Instances::Tensor(_) => admission.note(Err(Error::invalid("pictures are explained, not tensors")))?,
     };
-    let mut explanations = Vec::new();
+    let (mut explanations, mut numbers) = (Vec::new(), 0);
     for (index, picture) in pictures.into_iter().enumerate() {
-        let explanation = app.explainer.explain(Arc::clone(&model), options.request(picture)).await;
+        let explanation = admission.explain(options.request(picture)).await;
         let explanation =
             explanation.map_err(|error| error.map_message(|message| format!("picture {index}: {message}")))?;
-        explanations.push(ExplanationJson::new(&model, &explanation));
+        numbers += explanation.heatmap.data.len();
+        explanations.push(OfModel::new(&model, explanation.into()));
     }
-    Ok(Json(json!({ "explanations": explanations })).into_response())
+    json_response(numbers, move || ExplanationsJson { explanations }).await
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Explanations")]
+struct ExplanationsJson {
+    /// One for each picture, in order.
+    explanations: Vec<OfModel<ExplanationJson>>,
 }
 
 /// Has `model` answer the instances of a request.

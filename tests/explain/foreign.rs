@@ -2,12 +2,14 @@
 
 use convoy::error::ErrorKind;
 use convoy::explain::{ExplainRequest, Method, Rule};
-use convoy::onnx::{AttributeProto, NodeProto, TensorProto};
+use convoy::onnx::proto::attribute_proto::AttributeType;
+use convoy::onnx::proto::tensor_proto::DataType;
+use convoy::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use convoy::tensor::Tensor;
 use convoy::zoo::weights::random;
 use image::{Rgb, RgbImage};
 
-use super::graphs::{model, node};
+use super::graphs::{model, node, value};
 use super::{Fixture, png};
 
 const SIDE: usize = 8;
@@ -45,7 +47,7 @@ async fn gradient_is_the_slope(name: &str, nodes: Vec<NodeProto>, initializers: 
     let graph = model(all, constants, &[-1, 3, SIDE as i64, SIDE as i64], &[-1, 2]);
     let fixture = Fixture::new(&graph, CONFIG);
     let logit = async |picture: &RgbImage| {
-        let features = fixture.explainer.features(fixture.model.clone(), png(picture), "logits".into()).await.unwrap();
+        let features = fixture.features(png(picture), "logits").await.unwrap();
         f64::from(features.values[1])
     };
     let picture = noise("picture");
@@ -54,7 +56,7 @@ async fn gradient_is_the_slope(name: &str, nodes: Vec<NodeProto>, initializers: 
         class: Some(1),
         ..ExplainRequest::new(png(&picture))
     };
-    let explanation = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap();
+    let explanation = fixture.explain(request).await.unwrap();
     let gradient = &explanation.units[0].projection;
     let scale = gradient.iter().fold(0f64, |largest, &value| largest.max(f64::from(value.abs())));
     assert!(scale > 0.0, "{name}");
@@ -226,11 +228,108 @@ async fn an_operator_that_cannot_be_run_backwards_is_named() {
     for rule in [Rule::Deconvnet, Rule::Guided, Rule::Gradient] {
         let request =
             ExplainRequest { method: Some(Method::Projection(rule)), ..ExplainRequest::new(png(&noise("a"))) };
-        let error = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap_err();
+        let error = fixture.explain(request).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unimplemented);
         assert_eq!(error.message(), "the operator Softsign of the node odd one cannot be run backwards");
     }
     // What does not go through it works.
     let request = ExplainRequest { method: Some(Method::Occlusion), ..ExplainRequest::new(png(&noise("a"))) };
-    fixture.explainer.explain(fixture.model.clone(), request).await.unwrap();
+    fixture.explain(request).await.unwrap();
+}
+
+/// `nodes` to the logits, of a model for pictures of `channels`.
+fn pooled(mut nodes: Vec<NodeProto>, initializers: Vec<TensorProto>, channels: i64) -> Fixture {
+    nodes.push(node("GlobalAveragePool", &["out"], "pooled"));
+    nodes.push(node("Flatten", &["pooled"], "logits"));
+    let side = SIDE as i64;
+    Fixture::new(&model(nodes, initializers, &[-1, channels, side, side], &[-1, 3]), CONFIG)
+}
+
+#[tokio::test]
+async fn what_a_graph_within_a_node_reads_is_not_overlooked() {
+    let branch = |operator: &str| GraphProto {
+        name: operator.to_owned(),
+        node: vec![node(operator, &["in"], operator)],
+        output: vec![value(operator, DataType::Float, &[-1, 3, SIDE as i64, SIDE as i64])],
+        ..GraphProto::default()
+    };
+    let graph = |name: &str, graph: GraphProto| AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::Graph.into(),
+        g: Some(graph),
+        ..AttributeProto::default()
+    };
+    let choice = vec![graph("then_branch", branch("Relu")), graph("else_branch", branch("Neg"))];
+    let nodes = vec![
+        node("Tanh", &["input"], "in"),
+        NodeProto { name: "choice".into(), ..with(node("If", &["always"], "out"), choice) },
+    ];
+    let always = TensorProto {
+        name: "always".into(),
+        data_type: DataType::Bool.into(),
+        raw_data: vec![1].into(),
+        ..TensorProto::default()
+    };
+    let fixture = pooled(nodes, vec![always], 3);
+    let features = fixture.features(png(&noise("a")), "logits").await.unwrap();
+    assert!(features.values.iter().all(|&value| value > 0.0));
+    let gradient = Method::Projection(Rule::Gradient);
+    let request = ExplainRequest { method: Some(gradient), ..ExplainRequest::new(png(&noise("a"))) };
+    let error = fixture.explain(request).await.unwrap_err();
+    assert_eq!(error.message(), "the operator If of the node choice cannot be run backwards");
+}
+
+#[tokio::test]
+async fn half_precision_is_explained_as_single_is() {
+    let filters = weights("filters", &[3, 3, 3, 3]);
+    let half: Vec<half::f16> =
+        filters.to_tensor().unwrap().to_slice::<f32>().unwrap().iter().map(|&it| half::f16::from_f32(it)).collect();
+    let single: Vec<f32> = half.iter().map(|it| it.to_f32()).collect();
+    let mut found = Vec::new();
+    for (tensor, data_type) in [
+        (Tensor::from_vec(vec![3, 3, 3, 3], half).unwrap(), DataType::Float16),
+        (Tensor::from_vec(vec![3, 3, 3, 3], single).unwrap(), DataType::Float),
+    ] {
+        let pool = vec![AttributeProto::ints("kernel_shape", [2; 2]), AttributeProto::ints("strides", [2; 2])];
+        let nodes = vec![
+            node("Conv", &["input", "filters"], "convolved"),
+            node("Relu", &["convolved"], "rectified"),
+            with(node("MaxPool", &["rectified"], "out"), pool),
+            node("GlobalAveragePool", &["out"], "pooled"),
+            node("Flatten", &["pooled"], "logits"),
+        ];
+        let side = SIDE as i64;
+        let mut graph =
+            model(nodes, vec![TensorProto::new("filters", &tensor).unwrap()], &[-1, 3, side, side], &[-1, 3]);
+        let inside = graph.graph.as_mut().unwrap();
+        inside.input = vec![value("input", data_type, &[-1, 3, side, side])];
+        inside.output = vec![value("logits", data_type, &[-1, 3])];
+        let fixture = Fixture::new(&graph, CONFIG);
+        for method in [Method::Gradcam, Method::Projection(Rule::Guided)] {
+            let request = ExplainRequest { method: Some(method), ..ExplainRequest::new(png(&noise("a"))) };
+            found.push(fixture.explain(request).await.unwrap().heatmap.data);
+        }
+        assert_eq!(fixture.filters().await.unwrap().shape, [3, 3, 3, 3]);
+    }
+    for (half, single) in [(&found[0], &found[2]), (&found[1], &found[3])] {
+        let largest = single.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        assert!(largest > 0.0 && half.len() == single.len());
+        for (half, single) in half.iter().zip(single) {
+            assert!((half - single).abs() <= 4e-3 * largest, "{half} {single}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn gray_pictures_are_explained_and_their_filters_are_not_drawn() {
+    let nodes = vec![node("Conv", &["input", "filters"], "out")];
+    let fixture = pooled(nodes, vec![weights("filters", &[3, 1, 3, 3])], 1);
+    let error = fixture.filters().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.message().contains("they do not see three channels"), "{error}");
+    for method in Method::ALL {
+        let request = ExplainRequest { method: Some(method), ..ExplainRequest::new(png(&noise("a"))) };
+        let explanation = fixture.explain(request).await.unwrap();
+        assert!(explanation.units.iter().all(|unit| unit.projection.len() == SIDE * SIDE));
+    }
 }

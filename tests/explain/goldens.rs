@@ -1,9 +1,10 @@
 //! One network of each family, against PyTorch's autograd.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use convoy::explain::{ExplainRequest, Method, Rule};
-use convoy::onnx::ModelProto;
+use convoy::explain::{ExplainRequest, Method};
+use convoy::onnx::proto::tensor_proto::DataType;
+use convoy::onnx::{ModelProto, ValueInfoProto};
 use convoy::zoo::builder::GraphBuilder;
 use convoy::zoo::graph::{Conv, Lrn, Padding, Pool, Value};
 use convoy::zoo::weights::{Weights, random};
@@ -29,6 +30,7 @@ struct Golden {
 #[derive(Deserialize)]
 struct Expected {
     picture: usize,
+    size: usize,
     unit: Option<[usize; 3]>,
     activation: Option<f64>,
     class: Option<usize>,
@@ -49,14 +51,22 @@ fn picture(index: usize, size: usize) -> RgbImage {
 }
 
 /// Batch norms stay, so that the graph computes what PyTorch does, step by step.
-fn seeded(name: &str) -> (ModelProto, usize) {
+fn seeded(name: &str) -> ModelProto {
     let options = OnnxOptions { keep_batch_norm: true, ..OnnxOptions::default() };
     let weights = Weights::random(SEED);
     if name == "mixed" {
-        return (mixed().to_onnx(name, &weights, options).unwrap(), 32);
+        return mixed().to_onnx(name, &weights, options).unwrap();
     }
-    let architecture = Architecture::find(name).unwrap();
-    (architecture.graph(CLASSES).to_onnx(name, &weights, options).unwrap(), architecture.input_size)
+    Architecture::find(name).unwrap().graph(CLASSES).to_onnx(name, &weights, options).unwrap()
+}
+
+/// `model` for pictures of this size. Its own does not matter to what is fully convolutional.
+fn resized(model: &ModelProto, size: usize) -> ModelProto {
+    let mut model = model.clone();
+    let graph = model.graph.as_mut().unwrap();
+    let name = graph.input[0].name.clone();
+    graph.input[0] = ValueInfoProto::batched(&name, DataType::Float, "N", &[3, size, size]);
+    model
 }
 
 /// The network `Mixed` of `zoo.py`: what the others leave out.
@@ -84,26 +94,29 @@ fn mixed() -> convoy::zoo::graph::Graph {
 async fn equals_golden(name: &str) {
     let golden: Golden =
         serde_json::from_str(&std::fs::read_to_string(fixtures().join(format!("{name}.json"))).unwrap()).unwrap();
-    let (model, size) = seeded(name);
+    let model = seeded(name);
     let config =
         "graph_optimization = \"none\"\nmax_batch_size = 1\n[instances]\ncount = 1\n[preprocess]\nresize = \"none\"\n";
-    let fixture = Fixture::new(&model, config);
-    drop(model);
-    for method in ["deconvnet", "guided", "gradient", "gradcam"] {
+    for method in ["deconvnet", "guided", "gradient", "class_deconvnet", "class_guided", "class_gradient", "gradcam"] {
         assert!(golden.methods.contains_key(method), "{name}: {method}");
     }
+    let sizes: BTreeSet<_> = golden.methods.values().map(|expected| expected.size).collect();
+    for size in sizes {
+        let fixture = Fixture::new(&resized(&model, size), config);
+        equals_golden_at(&fixture, name, &golden, size).await;
+    }
+}
+
+/// Compares those methods whose pictures have this size.
+async fn equals_golden_at(fixture: &Fixture, name: &str, golden: &Golden, size: usize) {
     if !golden.methods.contains_key("cam") {
         let request = ExplainRequest { method: Some(Method::Cam), ..ExplainRequest::new(png(&picture(0, size))) };
-        let error = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap_err();
+        let error = fixture.explain(request).await.unwrap_err();
         assert!(error.message().contains("ask for gradcam"), "{name}: {error}");
     }
-    for (method, expected) in &golden.methods {
+    for (method, expected) in golden.methods.iter().filter(|(_, expected)| expected.size == size) {
         let mut request = ExplainRequest::new(png(&picture(expected.picture, size)));
-        request.method = Some(match method.as_str() {
-            "class_gradient" => Method::Projection(Rule::Gradient),
-            "class_guided" => Method::Projection(Rule::Guided),
-            other => other.parse().unwrap(),
-        });
+        request.method = Some(method.trim_start_matches("class_").parse().unwrap());
         // The maps of `mixed` are pooled twice, so that CAM must be told which are meant.
         let of_layer = if name == "mixed" {
             &["deconvnet", "guided", "gradient", "cam", "gradcam"][..]
@@ -113,7 +126,7 @@ async fn equals_golden(name: &str) {
         if of_layer.contains(&method.as_str()) {
             request.layer = Some(golden.layer.clone());
         }
-        let explanation = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap();
+        let explanation = fixture.explain(request).await.unwrap();
         let values = match (&expected.unit, explanation.units.as_slice()) {
             (Some(place), [unit]) => {
                 assert_eq!([unit.unit, unit.row, unit.column], *place, "{name}: {method}");

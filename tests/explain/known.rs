@@ -63,7 +63,7 @@ async fn an_object_in_a_corner_is_where_the_heat_is() {
         for (class, color) in [(0, [255, 0, 0]), (1, [0, 0, 255])] {
             for method in [None, Some(Method::Cam), Some(Method::Gradcam), Some(Method::Occlusion)] {
                 let request = ExplainRequest { method, ..ExplainRequest::new(png(&painted(x, y, color))) };
-                let explanation = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap();
+                let explanation = fixture.explain(request).await.unwrap();
                 assert_eq!(explanation.class.as_ref().unwrap().index, class);
                 let (column, row) = hottest(&explanation);
                 let (left, top) = (x as f32 / 64.0, y as f32 / 64.0);
@@ -89,7 +89,7 @@ async fn the_heat_lies_in_the_crop_of_the_upright_picture() {
     let wide =
         RgbImage::from_fn(192, 64, |x, y| Rgb(if (64..80).contains(&x) && y < 16 { [255, 0, 0] } else { [90; 3] }));
     let request = ExplainRequest { method: Some(Method::Cam), ..ExplainRequest::new(png(&wide)) };
-    let explanation = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap();
+    let explanation = fixture.explain(request).await.unwrap();
     let frame = explanation.frame;
     assert_eq!((frame.picture_width, frame.picture_height), (192, 64));
     assert_eq!([frame.x, frame.y, frame.width, frame.height], [64.0, 0.0, 64.0, 64.0]);
@@ -105,7 +105,7 @@ async fn any_class_can_be_asked_about() {
         method: Some(method),
         ..ExplainRequest::new(png(&painted(0, 0, [255, 0, 0])))
     };
-    let of = async |class, method| fixture.explainer.explain(fixture.model.clone(), ask(class, method)).await;
+    let of = async |class, method| fixture.explain(ask(class, method)).await;
     let red = of(0, Method::Cam).await.unwrap();
     let blue = of(1, Method::Cam).await.unwrap();
     assert!(red.class.unwrap().score > 0.9);
@@ -131,7 +131,7 @@ async fn filters_are_drawn_as_their_weights_are() {
     let graph = model(nodes, vec![initializer("filters", &[2, 3, 2, 2], weights.clone())], &[-1, 3, 8, 8], &[-1, 2]);
     for (color, order) in [("rgb", [0, 1, 2]), ("bgr", [2, 1, 0])] {
         let fixture = Fixture::new(&graph, &format!("[preprocess]\ncolor = \"{color}\"\n"));
-        let filters = fixture.explainer.filters(fixture.model.clone()).await.unwrap();
+        let filters = fixture.filters().await.unwrap();
         assert_eq!((filters.layer.as_str(), filters.shape), ("first", [2, 3, 2, 2]));
         assert_eq!(filters.weights, weights);
         let picture = decoded(&filters.png);
@@ -161,8 +161,7 @@ async fn filters_are_drawn_as_their_weights_are() {
 async fn feature_maps_are_the_layers_values() {
     let fixture = Fixture::new(&colors(), PLAIN);
     let picture = png(&painted(0, 48, [255, 0, 0]));
-    let features =
-        fixture.explainer.features(fixture.model.clone(), picture.clone(), "rectified".into()).await.unwrap();
+    let features = fixture.features(picture.clone(), "rectified").await.unwrap();
     assert_eq!(features.shape, [2, 32, 32]);
     assert_eq!((features.values[28 * 32], features.values[0]), (1.0, 0.0));
     let [red, blue] = features.channels[..] else { panic!("two channels") };
@@ -172,9 +171,9 @@ async fn feature_maps_are_the_layers_values() {
     assert_eq!(grid.dimensions(), (2 + 32 + 2 + 32 + 2, 2 + 32 + 2));
     assert_eq!((grid.get_pixel(2, 33).0, grid.get_pixel(2, 2).0), ([255; 3], [0; 3]));
     // A layer without rows and columns is a row of pixels.
-    let flat = fixture.explainer.features(fixture.model.clone(), picture.clone(), "flat".into()).await.unwrap();
+    let flat = fixture.features(picture.clone(), "flat").await.unwrap();
     assert_eq!(flat.shape, [2]);
-    let error = fixture.explainer.features(fixture.model.clone(), picture, "none".into()).await.unwrap_err();
+    let error = fixture.features(picture, "none").await.unwrap_err();
     assert_eq!(error.message(), "the model has no layer called none");
 }
 
@@ -194,7 +193,7 @@ async fn the_strongest_units_are_projected_each_by_itself() {
             count: 2,
             ..ExplainRequest::new(png(&picture))
         };
-        let explanation = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap();
+        let explanation = fixture.explain(request).await.unwrap();
         let [red, blue] = &explanation.units[..] else { panic!("two units") };
         assert_eq!((red.unit, blue.unit), (0, 1));
         assert!(red.activation > blue.activation && blue.activation > 0.7);
@@ -212,8 +211,8 @@ async fn the_pictures_that_excite_a_unit_come_first() {
     let fixture = Fixture::new(&colors(), PLAIN);
     let levels = [40, 250, 120, 200];
     let pictures = levels.map(|level| png(&painted(0, 0, [level, 0, 0]))).to_vec();
-    let request = ExcitingRequest { pictures, layer: "rectified".into(), unit: 0, count: 3, rule: Rule::Deconvnet };
-    let exciting = fixture.explainer.exciting(fixture.model.clone(), request.clone()).await.unwrap();
+    let request = ExcitingRequest { layer: "rectified".into(), unit: 0, count: 3, rule: Rule::Deconvnet };
+    let exciting = fixture.exciting(request.clone(), pictures.clone()).await.unwrap();
     let order: Vec<_> = exciting.pictures.iter().map(|it| it.index).collect();
     assert_eq!(order, [1, 3, 2]);
     assert!((exciting.pictures[0].unit.activation - 250.0 / 255.0).abs() < 1e-6);
@@ -223,16 +222,12 @@ async fn the_pictures_that_excite_a_unit_come_first() {
     assert_eq!(grid.get_pixel(60, 60).0, [250, 0, 0]);
     assert_eq!(grid.get_pixel(190, 60).0, [255, 0, 0]);
 
-    let error = fixture
-        .explainer
-        .exciting(fixture.model.clone(), ExcitingRequest { unit: 2, ..request.clone() })
-        .await
-        .unwrap_err();
+    let error = fixture.exciting(ExcitingRequest { unit: 2, ..request.clone() }, pictures.clone()).await.unwrap_err();
     assert_eq!(error.message(), "there is no unit 2: the layer rectified has 2");
-    let pictures = vec![request.pictures[0].clone(), "no picture".into()];
-    let error =
-        fixture.explainer.exciting(fixture.model.clone(), ExcitingRequest { pictures, ..request }).await.unwrap_err();
+    let unread = vec![pictures[0].clone(), "no picture".into()];
+    let error = fixture.exciting(request.clone(), unread).await.unwrap_err();
     assert!(error.message().starts_with("picture 1: "), "{error}");
+    assert_eq!(fixture.exciting(request, vec![]).await.unwrap_err().message(), "at least one picture must be given");
 }
 
 /// The same network for pictures as they are: UINT8 or FP16, `[N, H, W, 3]`, blue first.
@@ -261,7 +256,7 @@ async fn every_form_of_input_is_explained() {
         let picture = png(&painted(48, 0, [255, 0, 0]));
         for method in [Method::Cam, Method::Occlusion] {
             let request = ExplainRequest { method: Some(method), ..ExplainRequest::new(picture.clone()) };
-            let explanation = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap();
+            let explanation = fixture.explain(request).await.unwrap();
             assert_eq!(explanation.class.as_ref().unwrap().index, 0);
             let (column, row) = hottest(&explanation);
             assert!(column > 0.7 && row < 0.3, "{data_type:?}, {method:?}: {column}, {row}");
@@ -271,7 +266,7 @@ async fn every_form_of_input_is_explained() {
             layer: Some("rectified".into()),
             ..ExplainRequest::new(picture)
         };
-        let explanation = fixture.explainer.explain(fixture.model.clone(), request).await.unwrap();
+        let explanation = fixture.explain(request).await.unwrap();
         let unit = &explanation.units[0];
         // Red first, whatever the network has first.
         let at = unit.row * 32 + unit.column;

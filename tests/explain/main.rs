@@ -17,7 +17,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use convoy::engine::Runtime;
-use convoy::explain::{ExplainConfig, ExplainMetrics, Explainer};
+use convoy::error::Result;
+use convoy::explain::{
+    Admission, Exciting, ExcitingRequest, ExplainConfig, ExplainMetrics, ExplainRequest, Explainer, Explanation,
+    Features, Filters, Work,
+};
 use convoy::onnx::ModelProto;
 use convoy::preprocess::PictureLimits;
 use convoy::repository::{Model, ModelControlConfig, Repository};
@@ -39,9 +43,18 @@ impl Fixture {
     }
 
     fn with(model: &ModelProto, config: &str, explain: &ExplainConfig) -> Self {
+        Self::with_files(model, config, explain, &[])
+    }
+
+    /// With files beside the model's.
+    fn with_files(model: &ModelProto, config: &str, explain: &ExplainConfig, files: &[(&str, &[u8])]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(folder.path().join("m/1")).unwrap();
-        graphs::write(&folder.path().join("m/1"), model);
+        let version = folder.path().join("m/1");
+        std::fs::create_dir_all(&version).unwrap();
+        graphs::write(&version, model);
+        for (name, bytes) in files {
+            std::fs::write(version.join(name), bytes).unwrap();
+        }
         std::fs::write(folder.path().join("m/config.toml"), config).unwrap();
         let (runtime, metrics) = (runtime(), Metrics::new());
         let repository =
@@ -53,11 +66,39 @@ impl Fixture {
         Self { explainer, model: loaded, metrics, _repository: repository, folder }
     }
 
+    async fn explain(&self, request: ExplainRequest) -> Result<Explanation> {
+        self.admit(Work::Explanation(request.method))?.explain(request).await
+    }
+
+    async fn features(&self, picture: Bytes, layer: &str) -> Result<Features> {
+        self.admit(Work::Features)?.features(picture, layer.to_owned()).await
+    }
+
+    async fn filters(&self) -> Result<Filters> {
+        self.admit(Work::Filters)?.filters().await
+    }
+
+    async fn exciting(&self, request: ExcitingRequest, pictures: Vec<Bytes>) -> Result<Exciting> {
+        self.admit(Work::Exciting)?.exciting(request, pictures.into_iter().map(Ok)).await
+    }
+
+    fn admit(&self, work: Work) -> Result<Admission> {
+        self.explainer.admit(self.model.clone(), work, None)
+    }
+
     /// The value of a counter or gauge of this name, whatever its labels.
     fn metric(&self, name: &str) -> f64 {
         let families = self.metrics.registry().gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
         family.get_metric().iter().map(|it| it.get_counter().get_value() + it.get_gauge().get_value()).sum()
+    }
+
+    /// How many requests ended so.
+    fn outcomes(&self, outcome: &str) -> f64 {
+        let families = self.metrics.registry().gather();
+        let family = families.iter().find(|family| family.name() == "convoy_explain_requests_total").unwrap();
+        let is_it = |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|it| it.value() == outcome);
+        family.get_metric().iter().filter(is_it).map(|it| it.get_counter().get_value()).sum()
     }
 }
 

@@ -194,6 +194,8 @@ async fn an_answer_is_explained() {
     assert_eq!((answer.units.len(), answer.units[0].unit, answer.class), (1, 1, None));
     for (wrong, code) in [
         (pb::ExplainRequest { method: "magic".into(), ..request.clone() }, Code::InvalidArgument),
+        (pb::ExplainRequest { method: "guided".into(), unit: Some(3), ..request.clone() }, Code::InvalidArgument),
+        (pb::ExplainRequest { method: "cam".into(), patch: 3, ..request.clone() }, Code::InvalidArgument),
         (pb::ExplainRequest { layer: "deep".into(), ..request.clone() }, Code::NotFound),
         (pb::ExplainRequest { image: "text".into(), ..request.clone() }, Code::InvalidArgument),
         (pb::ExplainRequest { model_name: "none".into(), ..request }, Code::NotFound),

@@ -7,10 +7,11 @@ Needs what zoo.py needs:
 The networks and their seeded weights are zoo.py's. The rule at a rectifier is that of a function whose backward step is replaced; all
 else is autograd's own. A picture of noise is searched for which FP32, FP64 and FP64 with a millionth of noise on the input agree: where
 they don't, a rectifier or a maximum lies so near to a tie that rounding decides it, and two right implementations may differ by as
-much as they like.
+much as they like. From the class scores of the deep networks, millions of rectifiers lie on the way through a picture of 224x224, and one
+of them is near a tie in any; their pictures are smaller there, the networks the same.
 
-A golden maps each method to the unit that was projected, or the class, and to values of the result by index: some at regular distances
-and the largest. A class activation map is there as a whole.
+A golden maps each method to the picture and its size, to the unit that was projected, or the class, and to values of the result by index:
+some at regular distances and the largest. A class activation map is there as a whole.
 """
 
 import json
@@ -73,8 +74,9 @@ NETWORKS = {
     "resnet18": (224, "layer2.1", 8, True),
     "mixed": (32, "lrn", "lrn", True),
 }
-# From the class scores, hundreds of thousands of rectifiers lie on the way through these: one of them is near a tie in any picture.
-DEEP = {"googlenet", "resnet18"}
+# The size of the pictures whose class scores are taken back, where it is not the network's own.
+DEEP = {"googlenet": 64, "resnet18": 64}
+CLASS_METHODS = ["class_deconvnet", "class_guided", "class_gradient"]
 LAST_MAPS = {"googlenet": "inception5b", "resnet18": -1, "mixed": "lrn"}
 
 
@@ -100,7 +102,7 @@ def run(network, x, precision, layer, last):
         results[rule] = {"unit": [unit, *divmod(place, target.shape[3])], "activation": target[0, unit].max().item(), "values": back.numpy().ravel()}
     RULE = "gradient"
     index = int(logits[0].argmax())
-    for rule in ["gradient", "guided"]:
+    for rule in ["deconvnet", "guided", "gradient"]:
         RULE = rule
         (back,) = torch.autograd.grad(logits[0].flatten()[index], x, retain_graph=True)
         results[f"class_{rule}"] = {"unit": [index, 0, 0], "activation": logits[0].max().item(), "values": back.numpy().ravel()}
@@ -118,31 +120,38 @@ def distance(result, other):
     return np.abs(other["values"] - result["values"]).max() / scale if same and scale > 0 else 9.0
 
 
-def write_golden(name):
-    size, label, layer, linear = NETWORKS[name]
+def search(name, network, size, methods):
+    """For each of these methods, the first picture of this size in which rounding decides nothing, with what is right for it."""
+    _, _, layer, _ = NETWORKS[name]
     last = LAST_MAPS.get(name, layer)
-    make = next(make for other, _, make in zoo.NETWORKS if other == name)
-    network = make()
     steady = {}
-    for index in range(60):
+    for index in range(100):
         x = ((picture(index, size).astype(np.float32) / np.float32(255)) - MEAN) / STD
         shaken = x * (1 + 1e-6 * zoo.normal(zoo.SEED, "noise", x.size).reshape(x.shape))
         double = run(network, x, torch.float64, layer, last)
-        left_out = {"class_gradient", "class_guided"} if name in DEEP else set()
-        left_out |= set() if linear else {"cam"}
-        double = {method: result for method, result in double.items() if method not in left_out}
         others = [run(network, x, torch.float32, layer, last), run(network, shaken, torch.float64, layer, last)]
-        distances = {method: max(distance(result, other[method]) for other in others) for method, result in double.items()}
-        print(name, index, {method: f"{far:.1e}" for method, far in distances.items()})
+        distances = {method: max(distance(double[method], other[method]) for other in others) for method in methods}
+        print(name, size, index, {method: f"{far:.1e}" for method, far in distances.items()}, flush=True)
         for method, far in distances.items():
             if far <= STEADY and method not in steady:
-                steady[method] = (index, double[method])
-        if len(steady) == len(double):
+                steady[method] = {"picture": index, "size": size, **double[method]}
+        if len(steady) == len(methods):
             break
+    return steady
+
+
+def write_golden(name):
+    size, label, _, linear = NETWORKS[name]
+    network = next(make for other, _, make in zoo.NETWORKS if other == name)()
+    of_layers = ["deconvnet", "guided", "gradient", *(["cam"] if linear else []), "gradcam"]
+    if name in DEEP:
+        steady = search(name, network, size, of_layers) | search(name, network, DEEP[name], CLASS_METHODS)
+    else:
+        steady = search(name, network, size, of_layers + CLASS_METHODS)
     golden = {"layer": label, "methods": {}}
-    for method, (index, result) in steady.items():
+    for method, result in steady.items():
         values = result.pop("values")
-        golden["methods"][method] = {"picture": index, **result, "count": len(values)}
+        golden["methods"][method] = {**result, "count": len(values)}
         picked = np.arange(len(values))
         if len(values) > 400:
             picked = np.union1d(picked[:: len(values) // 150], np.argsort(-np.abs(values))[:50])

@@ -12,7 +12,7 @@ mod writer;
 use std::collections::HashMap;
 
 use self::writer::Writer;
-use super::network::{Network, node_name};
+use super::network::{Network, inputs, node_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::{ModelProto, NodeProto};
 
@@ -36,6 +36,8 @@ pub(super) struct Adjoint {
     pub(super) model: ModelProto,
     /// The values of a forward run that it takes.
     pub(super) saved: Vec<String>,
+    /// Whether among these are the switches of a max-pooling node.
+    pub(super) has_switches: bool,
 }
 
 impl Adjoint {
@@ -54,8 +56,7 @@ impl Adjoint {
             return Err(Error::invalid(format!("the layer {from} does not depend on {to}")));
         }
         let is_way = |node: &&NodeProto| {
-            node.input.iter().any(|name| is_active(name))
-                && node.output.iter().any(|name| is_active(name) && name != to)
+            inputs(node).any(&is_active) && node.output.iter().any(|name| is_active(name) && name != to)
         };
         // Said first: the shapes that the others need are unknown behind an operator that is.
         if let Some(node) = network.nodes().iter().rev().filter(is_way).find(|node| !rules::is_known(node)) {
@@ -85,8 +86,9 @@ impl Adjoint {
             return Err(Error::invalid(format!("nothing of the layer {from} comes back to {to}")));
         }
         let output = sum(&mut writer, arrived);
+        let has_switches = writer.has_switches;
         let (model, saved) = writer.finish(&output, network.shape(to)?);
-        Ok(Self { model, saved })
+        Ok(Self { model, saved, has_switches })
     }
 }
 

@@ -5,6 +5,7 @@ use super::writer::Writer;
 use super::{Call, Rule};
 use crate::error::Result;
 use crate::onnx::proto::attribute_proto::AttributeType;
+use crate::onnx::proto::tensor_proto::DataType as OnnxType;
 use crate::onnx::{AttributeProto, NodeProto};
 use crate::postprocess::to_f32;
 use crate::tensor::Tensor;
@@ -82,7 +83,9 @@ impl Call<'_> {
         let part = match operator {
             "Relu" | "LeakyRelu" | "Clip" => self.rectifier(writer)?,
             "Sigmoid" | "Tanh" | "HardSigmoid" | "HardSwish" => self.squash(writer)?,
-            "Identity" | "Cast" => self.arrived.to_owned(),
+            "Identity" => self.arrived.to_owned(),
+            // Between floating-point types. An integer does not follow what it was made of.
+            "Cast" if self.is_cast_to_float() => self.arrived.to_owned(),
             // Its second output is a mask, which nothing comes back to.
             "Dropout" if self.output == 0 => self.arrived.to_owned(),
             "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" => {
@@ -285,6 +288,11 @@ impl Call<'_> {
         Ok(writer.node("Mul", &[self.arrived, &slope], vec![]))
     }
 
+    fn is_cast_to_float(&self) -> bool {
+        let element = OnnxType::try_from(self.int("to", 0) as i32);
+        matches!(element, Ok(OnnxType::Float | OnnxType::Float16 | OnnxType::Bfloat16 | OnnxType::Double))
+    }
+
     fn batch_normalization(&self, writer: &mut Writer<'_>) -> Result<String> {
         if self.int("training_mode", 0) != 0 || self.output != 0 {
             return Err(self.unsupported());
@@ -308,7 +316,7 @@ impl Call<'_> {
     /// are convolutions with a band of ones.
     fn local_response_normalization(&self, writer: &mut Writer<'_>) -> Result<String> {
         let shape = self.input_shape(writer)?;
-        let channels = shape[1];
+        let [_, channels, ..] = shape[..] else { return Err(self.unsupported()) };
         let size = usize::try_from(self.int("size", 1)).unwrap_or(1).max(1);
         let (alpha, beta) = (self.float("alpha", 1e-4), self.float("beta", 0.75));
         let (before, after) = ((size - 1) / 2, size / 2);

@@ -23,9 +23,14 @@ struct Windows {
 impl Windows {
     /// What a transposed convolution must cut off behind, and what it must add, for its output to be as large as the input was.
     fn transposed(self) -> (usize, usize) {
-        let reach = self.stride * (self.output - 1) + self.dilation * (self.kernel - 1) + 1;
+        let reach = self.reach();
         let end = reach.saturating_sub(self.before);
         (end.saturating_sub(self.input), self.input.saturating_sub(end))
+    }
+
+    /// The places from the first of the first window to the last of the last.
+    fn reach(self) -> usize {
+        self.stride * self.output.saturating_sub(1) + self.dilation * self.kernel.saturating_sub(1) + 1
     }
 
     /// How many places window number `index` averages over.
@@ -69,8 +74,7 @@ impl Call<'_> {
                 after: pads[rank + index],
             };
             if auto_pad.starts_with(b"SAME") {
-                let reach = windows.stride * (windows.output - 1) + windows.dilation * (windows.kernel - 1) + 1;
-                let padding = reach.saturating_sub(windows.input);
+                let padding = windows.reach().saturating_sub(windows.input);
                 windows.before = if auto_pad == b"SAME_UPPER" { padding / 2 } else { padding.div_ceil(2) };
                 windows.after = padding - windows.before;
             }
@@ -110,7 +114,7 @@ impl Call<'_> {
         if self.int("storage_order", 0) != 0 || writer.network.opset() < 8 {
             return Err(self.refused("does not say where its maxima were, and cannot be run backwards"));
         }
-        let name = switches(&self.node.output[0]);
+        let name = switches(self.node);
         let shape = self.output_shape(writer)?;
         let places = writer.saved(&name, OnnxType::Int64, &shape);
         let places = writer.reshape(&places, &[shape.iter().product()])?;

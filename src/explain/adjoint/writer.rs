@@ -22,13 +22,22 @@ pub(super) struct Writer<'a> {
     graph: GraphProto,
     /// The values of the forward graph that this one is given.
     saved: Vec<String>,
+    /// Whether among these are the switches of a max-pooling node.
+    pub(super) has_switches: bool,
     initializers: HashSet<String>,
     count: usize,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(network: &'a Network) -> Self {
-        Self { network, graph: GraphProto::default(), saved: Vec::new(), initializers: HashSet::new(), count: 0 }
+        Self {
+            network,
+            graph: GraphProto::default(),
+            saved: Vec::new(),
+            has_switches: false,
+            initializers: HashSet::new(),
+            count: 0,
+        }
     }
 
     /// Adds a node with one output, and returns that.
@@ -94,6 +103,7 @@ impl<'a> Writer<'a> {
     pub(super) fn saved(&mut self, name: &str, element: OnnxType, shape: &[usize]) -> String {
         if !self.saved.iter().any(|saved| saved == name) {
             self.saved.push(name.to_owned());
+            self.has_switches |= element == OnnxType::Int64;
             self.graph.input.push(described(name, element, shape));
         }
         name.to_owned()
