@@ -44,7 +44,7 @@ async function loadModels() {
     say(state.models.some((it) => it.state === "READY") ? "" : "No model is ready. The view Server says why.");
   } catch (error) {
     say(sentence(error));
-    if (error.status === 401 && !byId("key-dialog").open) askForKey(error.message);
+    if (error.status === 401 && !byId("key-dialog").open) askForKey("This server asks for an API key. Yours stays in this tab and is forgotten when the tab closes.");
     return;
   }
   const before = JSON.stringify(state.choice());
@@ -72,7 +72,7 @@ async function loadServer() {
 }
 
 function askForKey(why) {
-  if (why) byId("key-why").textContent = sentence(new Error(why));
+  if (why) byId("key-why").textContent = why;
   byId("key").value = "";
   byId("key-dialog").showModal();
 }
