@@ -89,7 +89,7 @@ impl Subject {
 
     /// Has the model run `rows`, `[N, …]`, behind all that its clients want. Returns its class scores.
     ///
-    /// Where the rows had to wait, others want what they run on: then these get nine times as long before this returns.
+    /// Where the rows had to wait, others want what they run on: then these get fourteen times as long before this returns.
     ///
     /// # Errors
     /// The run's own, and as [`Subject::check_canceled`].
@@ -98,7 +98,7 @@ impl Subject {
         const PRIORITY: u32 = u32::MAX;
         /// An instance that is idle takes longer than this only when all are busy.
         const AT_ONCE: Duration = Duration::from_millis(2);
-        const LEFT_TO_OTHERS: u32 = 9;
+        const LEFT_TO_OTHERS: u32 = 14;
         let count = rows.shape()[0];
         let scheduler = self.graph.scheduler();
         let at_once = AT_ONCE + scheduler.options().policy.max_queue_delay;

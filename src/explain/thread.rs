@@ -6,10 +6,11 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 
-/// How much less urgent a thread is than those that serve, in the kernel's steps. At 12 it gets a sixteenth of a core that one of them
-/// wants (a weight of 70 beside 1024), and all of one that none does. With what it does to the caches, that is its share of a tenth.
+/// How much less urgent a thread is than those that serve, in the kernel's steps. At 15 it gets a thirtieth of a core that one of them
+/// wants (a weight of 36 beside 1024), and all of one that none does. What it does to the caches beside that is the rest of its share,
+/// a tenth.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 12;
+const NICENESS: i32 = 15;
 
 /// Does `work` on a thread of its own, which gives way to all others. What it answers comes through the channel, which closes without
 /// when it panics.
