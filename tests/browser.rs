@@ -245,6 +245,17 @@ async fn the_network_and_the_server_are_shown() {
     let risen = "const it = /answered ([\\d.]+)/.exec(document.querySelector('.chart svg').getAttribute('aria-label'));
         return it && Number(it[1]) > 0";
     browser.wait_for("a throughput", risen).await;
+    // What Prometheus' `histogram_quantile` says of 10 values up to 1, 10 more up to 2, and one beyond; and of a restart.
+    let quantiles = "const it = await import('/page/metrics.js');
+        const series = it.parse('a_bucket{le=\"1\",model=\"m\"} 10\\na_bucket{le=\"2\",model=\"m\"} 20\\na_bucket{le=\"+Inf\",model=\"m\"} 21\\n');
+        const all = it.buckets(series, 'a', 'm');
+        const anew = it.between([[1, 15], [2, 30], [Infinity, 31]], all);
+        return [it.quantile(all, 5 / 21), it.quantile(all, 15 / 21), it.quantile(all, 1), it.quantile([], 0.5), anew[1][1]]";
+    let quantiles = browser.run(quantiles, json!([])).await;
+    let values: Vec<_> = quantiles.as_array().unwrap().iter().map(|it| it.as_f64().unwrap_or(-1.0)).collect();
+    for (value, expected) in values.iter().zip([0.5, 1.5, 2.0, -1.0, 20.0]) {
+        assert!((value - expected).abs() < 1e-9, "{values:?}");
+    }
     page.check_accessibility("the server").await;
     page.keep_screenshot("server-dark").await;
     page.close(0).await;

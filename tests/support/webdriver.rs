@@ -84,6 +84,7 @@ impl Browser {
 
     /// Runs a script in the page: the body of a function, which may be waited for. `arguments` are its arguments.
     pub(crate) async fn run(&self, script: &str, arguments: Value) -> Value {
+        let script = format!("return (async function() {{ {script} }}).apply(null, arguments)");
         self.post("/execute/sync", json!({"script": script, "args": arguments})).await
     }
 

@@ -62,6 +62,9 @@ export function lineChart(title, unit, names) {
         return step;
       });
       drawing.append(svg("path", { class: `series-${index + 1}`, d: path.join("") || "M0 0" }));
+      // A dot where the line has come to, which is all that there is of it at first.
+      const value = points.at(-1)?.values[index] ?? null;
+      if (value !== null) drawing.append(svg("circle", { class: `series-${index + 1}`, cx: WIDTH, cy: y(value), r: 2.5 }));
     });
     const present = points.at(-1)?.values ?? names.map(() => null);
     say(values, drawing, title, unit, names.map((name, index) => [name, present[index]]));

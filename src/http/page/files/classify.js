@@ -173,6 +173,6 @@ const labelOf = ({ index, label }) => label ?? `class ${index}`;
 function progress() {
   const left = running + waiting.length;
   const all = state.pictures.length;
-  byId("progress").textContent = !all ? "" : left ? `${all - Math.min(left, all)} of ${all} classified` : `${all} of ${all} classified`;
+  byId("progress").textContent = all ? `${Math.max(0, all - left)} of ${all} done` : "";
   byId("again").disabled = byId("clear").disabled = !all;
 }

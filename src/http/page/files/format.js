@@ -16,7 +16,7 @@ export const count = (value) => scaled(value, 1000, ["", " K", " M", " G", " T"]
 export const bytes = (value) => scaled(value, 1024, [" B", " KiB", " MiB", " GiB", " TiB"]).join("");
 
 /** Milliseconds as `63.7 ms`. */
-export const milliseconds = (value) => `${value.toLocaleString("en", { maximumSignificantDigits: 3 })} ms`;
+export const milliseconds = (value) => `${value.toLocaleString("en", { maximumSignificantDigits: 3 })}\u00a0ms`;
 
 /** A share of 1 as `97.4 %`. */
 export const percent = (share) => `${(100 * share).toFixed(share >= 0.0995 ? 1 : 2)} %`;

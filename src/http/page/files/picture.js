@@ -29,6 +29,29 @@ export function heatmapCanvas({ shape: [height, width], data }) {
   return canvas;
 }
 
+/** How many times the contrast of a projection is raised at most: it comes with eight bits. */
+const MOST_CONTRAST = 8;
+
+/** A projection as a canvas. The server scales it to its largest value, beside which all else can be faint, so here all but the
+ * strongest hundredth is scaled. What is gray, and so nothing, covers the picture in half. */
+export function projectionCanvas(bitmap) {
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d");
+  context.drawImage(bitmap, 0, 0);
+  const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  const { data } = pixels;
+  const magnitudes = new Uint8Array(data.length / 4).map((_, index) =>
+    Math.max(...[0, 1, 2].map((channel) => Math.abs(data[4 * index + channel] - 128))));
+  const strong = magnitudes.toSorted()[Math.floor(0.99 * magnitudes.length)];
+  const contrast = Math.max(1, Math.min(MOST_CONTRAST, 128 / Math.max(1, strong)));
+  magnitudes.forEach((magnitude, index) => {
+    for (const at of [0, 1, 2].map((channel) => 4 * index + channel)) data[at] = 128 + contrast * (data[at] - 128);
+    data[4 * index + 3] = 255 * (0.5 + 0.5 * Math.min(1, (2 * contrast * magnitude) / 128));
+  });
+  context.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
 /** Where a heatmap is strongest, in words. */
 export function strongestPlace({ shape: [height, width], data }) {
   const at = data.reduce((best, value, index) => (value > data[best] ? index : best), 0);

@@ -4,7 +4,7 @@ import { modelPath, post, sentence } from "/page/api.js";
 import { el, setOptions } from "/page/dom.js";
 import { milliseconds, number } from "/page/format.js";
 import { layersOf } from "/page/layers.js";
-import { heatmapCanvas, strongestPlace } from "/page/picture.js";
+import { heatmapCanvas, projectionCanvas, strongestPlace } from "/page/picture.js";
 
 const METHODS = [
   ["", "Class activation"],
@@ -104,12 +104,12 @@ export function whyPanel({ item, classes, choice, labelOf }) {
 
   async function paint(answer, took) {
     const projected = PROJECTIONS.includes(answer.method);
-    const picture = projected ? await bitmapOf(answer.png) : heatmapCanvas(answer.heatmap);
+    const picture = projected ? projectionCanvas(await bitmapOf(answer.png)) : heatmapCanvas(answer.heatmap);
     const words = inWords(answer);
     await item.view.loaded;
     if (projected !== wasProjected) {
-      // A projection has its own gray; through a heatmap the picture is meant to be seen.
-      opacity.value = projected ? "90" : "60";
+      // A projection lets the picture through by itself.
+      opacity.value = projected ? "100" : "60";
       wasProjected = projected;
     }
     item.view.setOpacity(opacity.value / 100);
@@ -131,7 +131,7 @@ export function whyPanel({ item, classes, choice, labelOf }) {
 }
 
 /** The picture of a base64 PNG. */
-export async function bitmapOf(base64) {
+async function bitmapOf(base64) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   return createImageBitmap(new Blob([bytes], { type: "image/png" }));
 }
