@@ -1,5 +1,5 @@
 //! The page in a real browser: Debian's `chromium` and `chromium-driver`, or any Chromium with its driver, on the `PATH`. Where there
-//! is none the tests are skipped, and say so; with `CONVOY_BROWSER=required` in the environment that is a failure.
+//! is none the tests are ignored, and say so; with `CONVOY_BROWSER=required` in the environment that is a failure.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,11 +16,12 @@ mod server;
 mod webdriver;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use convoy::server::Server;
+use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 use server::{PLAIN_RECIPE, Repository, config, start};
 use webdriver::Browser;
@@ -39,23 +40,43 @@ fn photo(name: &str) -> PathBuf {
     path
 }
 
-/// Whether there is a browser to test in.
-fn has_browser() -> bool {
-    let missing: Vec<_> = [["chromium", "--version"], ["chromedriver", "--version"]]
-        .into_iter()
-        .filter(|[program, argument]| {
-            let status = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status();
-            !status.is_ok_and(|status| status.success())
-        })
-        .map(|[program, _]| program)
-        .collect();
-    if missing.is_empty() {
-        return true;
+/// Why there is no browser to test in, if there is none.
+fn what_is_missing() -> Option<String> {
+    let missing = ["chromium", "chromedriver"].into_iter().filter(|program| {
+        let status = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        !status.is_ok_and(|status| status.success())
+    });
+    let missing: Vec<_> = missing.collect();
+    (!missing.is_empty()).then(|| format!("{} cannot be run", missing.join(" and ")))
+}
+
+/// A harness of its own, because whether these tests can run is known when they are to.
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let missing = what_is_missing();
+    if let Some(missing) = &missing {
+        eprintln!("the page is NOT tested in a browser: {missing}");
+        if std::env::var_os("CONVOY_BROWSER").is_some() && !arguments.list {
+            return ExitCode::FAILURE;
+        }
     }
-    let missing = missing.join(" and ");
-    assert!(std::env::var("CONVOY_BROWSER").is_err(), "CONVOY_BROWSER asks for a browser, but {missing} cannot be run");
-    eprintln!("SKIPPED: the page was NOT tested in a browser, because {missing} cannot be run");
-    false
+    let trials = vec![
+        trial("a_photograph_is_classified_and_explained", a_photograph_is_classified_and_explained),
+        trial("the_network_and_the_server_are_shown", the_network_and_the_server_are_shown),
+        trial("a_phone_and_a_keyboard_are_enough", a_phone_and_a_keyboard_are_enough),
+        trial("the_documentation_is_drawn", the_documentation_is_drawn),
+        trial("a_key_is_asked_for_and_kept_in_the_tab", a_key_is_asked_for_and_kept_in_the_tab),
+    ];
+    let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing.is_some())).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial {
+    Trial::test(name, || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(test());
+        Ok(())
+    })
 }
 
 /// The real model, under two names, and one of three classes without labels.
@@ -138,11 +159,7 @@ fn first_class(file: &str) -> String {
     )
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_photograph_is_classified_and_explained() {
-    if !has_browser() {
-        return;
-    }
     let (server, repository) = serve().await;
     let page = Page::open(&server, "/", 1280, false).await;
     let browser = &page.browser;
@@ -211,11 +228,7 @@ async fn a_photograph_is_classified_and_explained() {
     server.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_network_and_the_server_are_shown() {
-    if !has_browser() {
-        return;
-    }
     let (server, _repository) = serve().await;
     let page = Page::open(&server, "/", 1280, true).await;
     let browser = &page.browser;
@@ -262,11 +275,7 @@ async fn the_network_and_the_server_are_shown() {
     server.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_phone_and_a_keyboard_are_enough() {
-    if !has_browser() {
-        return;
-    }
     let (server, _repository) = serve().await;
     let page = Page::open(&server, "/", 390, false).await;
     let browser = &page.browser;
@@ -291,11 +300,7 @@ async fn a_phone_and_a_keyboard_are_enough() {
     server.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn the_documentation_is_drawn() {
-    if !has_browser() {
-        return;
-    }
     let (server, _repository) = serve().await;
     let page = Page::open(&server, "/docs#classify", 1280, false).await;
     let browser = &page.browser;
@@ -313,11 +318,7 @@ async fn the_documentation_is_drawn() {
     server.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_asked_for_and_kept_in_the_tab() {
-    if !has_browser() {
-        return;
-    }
     let repository = Repository::new().with("means", &graphs::channel_means(8, None), PLAIN_RECIPE, "");
     let keys = repository.path().join("keys.toml");
     // What `printf a-key-for-the-page | sha256sum` says.
