@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::auth::AuthConfig;
 use crate::error::{Error, Result};
+use crate::explain::ExplainConfig;
 use crate::grpc::GrpcConfig;
 use crate::http::HttpConfig;
 use crate::inference::Limits;
@@ -48,6 +49,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// Answers that are kept.
     pub response_cache: ResponseCacheConfig,
+    /// Explanations.
+    pub explain: ExplainConfig,
     /// The log.
     pub log: LogConfig,
     /// How the server ends.
@@ -69,6 +72,7 @@ impl Default for ServerConfig {
             tls: TlsConfig::default(),
             limits: Limits::default(),
             response_cache: ResponseCacheConfig::default(),
+            explain: ExplainConfig::default(),
             log: LogConfig::default(),
             shutdown: ShutdownConfig::default(),
         }
@@ -137,6 +141,7 @@ impl ServerConfig {
         self.http.validate()?;
         self.grpc.validate()?;
         self.tls.validate()?;
+        self.explain.validate()?;
         if self.shutdown.timeout_ms < self.shutdown.grace_ms {
             return Err(Error::invalid(
                 "shutdown.timeout_ms counts from the signal too: it must not be under shutdown.grace_ms",
@@ -233,6 +238,7 @@ mod tests {
             ("[http]\nbody_deadline_ms = 0", "http.body_deadline_ms"),
             ("[grpc]\nmessage_timeout_ms = 0", "grpc.message_timeout_ms"),
             ("[limits]\ndecode_threads = 0", "limits.decode_threads"),
+            ("[explain]\nmax_concurrent = 0", "explain.max_concurrent"),
             ("[shutdown]\ngrace_ms = 2\ntimeout_ms = 1", "shutdown.timeout_ms"),
         ] {
             let error = read(text).unwrap().validate().unwrap_err();

@@ -3,6 +3,8 @@
 //! The messages are generated from `proto/onnx.proto`, which holds the whole schema: a model that is read and written again
 //! loses nothing. Nothing here knows which architectures exist, or how a model is run.
 
+mod external;
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,6 +15,7 @@ use prost::{Message, encode_length_delimiter, length_delimiter_len};
 use crate::error::{Error, Result};
 use crate::tensor::{DataType, Element, Tensor, element_count};
 
+pub use external::read_external_data;
 pub use proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
     TypeProto, ValueInfoProto,

@@ -12,10 +12,12 @@ use crate::auth::Keys;
 use crate::config::{ServerConfig, ShutdownConfig};
 use crate::engine::Runtime;
 use crate::error::{Error, Result};
+use crate::explain::{ExplainMetrics, Explainer};
 use crate::grpc::Grpc;
 use crate::http::{self, ConnectionOptions};
 use crate::inference::Inference;
 use crate::net::{Protocol, Tls};
+use crate::preprocess::PictureLimits;
 use crate::repository::Repository;
 use crate::response_cache::ResponseCache;
 use crate::telemetry::Metrics;
@@ -54,6 +56,10 @@ impl Server {
 
         let runtime = Runtime::load(config.onnxruntime_library.as_deref())?;
         let metrics = Metrics::new();
+        let pictures =
+            PictureLimits { max_pixels: config.limits.max_pixels, max_decode_bytes: config.limits.max_decode_bytes };
+        let explain_metrics = ExplainMetrics::register(metrics.registry())?;
+        let explainer = Explainer::new(runtime.clone(), &config.explain, pictures, explain_metrics);
         let repository = Repository::new(config.model_repository, config.model_control, runtime, metrics.clone());
         let repository = repository
             .with_response_cache(ResponseCache::new(&config.response_cache))
@@ -62,7 +68,7 @@ impl Server {
         let inference = Inference::new(Arc::clone(&repository), config.limits, config.default_model);
 
         let options = ConnectionOptions::from(&config.http);
-        let router = http::router(inference.clone(), config.http, &keys, metrics.registry())?;
+        let router = http::router(inference.clone(), explainer.clone(), config.http, &keys, metrics.registry())?;
         let stop = watch::Sender::new(false);
         let http = tokio::spawn(http::serve(
             http_listener,
@@ -71,7 +77,7 @@ impl Server {
             options,
             stopped(stop.subscribe()),
         ));
-        let grpc = Grpc::new(&inference, &config.grpc, keys.clone(), metrics.registry())?;
+        let grpc = Grpc::new(&inference, &explainer, &config.grpc, keys.clone(), metrics.registry())?;
         let grpc = tokio::spawn(grpc.serve(grpc_listener, acceptor(Protocol::Http2), stopped(stop.subscribe())));
         let router = http::metrics_router(inference.clone(), metrics.registry().clone());
         let metrics = tokio::spawn(http::serve(metrics_listener, None, router, options, std::future::pending()));

@@ -1,10 +1,9 @@
-//! What others wrote, in Python: the real clients, unmodified, against a server in this process, and onnx's checker on exported
-//! graphs. `cargo xtask test` installs them.
+//! What others wrote, in Python: the real clients, unmodified, against a server in this process, OpenAPI's validator on its
+//! document, and onnx's checker on exported graphs. `cargo xtask test` installs them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/graphs.rs"]
-#[expect(dead_code, reason = "one graph is enough")]
 mod graphs;
 #[path = "support/server.rs"]
 #[expect(dead_code, reason = "the clients bring their own pictures")]
@@ -52,6 +51,7 @@ async fn serve() -> (Server, Repository) {
     let means = format!("max_batch_size = 8\n{PLAIN_RECIPE}");
     let repository = Repository::new()
         .with("means", &graphs::channel_means(8, None), &means, "red\ngreen\nblue\n")
+        .with("filters", &graphs::convolutional(8, 3), PLAIN_RECIPE, "")
         .with("spare", &graphs::channel_means(8, None), "max_batch_size = 2", "")
         .with("held", &graphs::channel_means(8, None), HELD, "")
         .with("pbtxt", &graphs::channel_means(8, None), "", "");
@@ -61,6 +61,7 @@ async fn serve() -> (Server, Repository) {
     let mut config = config(&repository);
     config.model_control.mode = ModelControlMode::Explicit;
     config.model_control.load = vec!["*".into()];
+    config.default_model = Some("means".into());
     (start(config).await, repository)
 }
 
@@ -101,6 +102,11 @@ async fn the_kserve_sdk() {
 #[tokio::test(flavor = "multi_thread")]
 async fn grpcio_health_and_reflection() {
     run_client("health_and_reflection.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openapis_own_validator() {
+    run_client("openapi.py").await;
 }
 
 /// Pictures of one colour, as files, and what the examples must say of each.

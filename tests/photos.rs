@@ -212,12 +212,49 @@ fn classify_names_what_is_on_each_photograph_and_reports_what_is_none() {
 }
 
 #[test]
+fn explain_shows_why_without_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let png = folder.path().join("why.png");
+    let (cat, png_path) = (photo_path("cats/siamese-cat.jpg"), png.to_str().unwrap());
+    let run = |options: &[&str]| {
+        let arguments = [&["explain", "--output", png_path, "--json"], options].concat();
+        let output = convoy(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{options:?}: {}", text(&output.stderr));
+        assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
+        serde_json::from_str::<Value>(text(&output.stdout)).unwrap()
+    };
+    let why = run(&[cat.to_str().unwrap()]);
+    assert_eq!((&why["method"], &why["class"]["index"]), (&json!("cam"), &json!(284)));
+    assert_eq!(why["heatmap"]["shape"], json!([7, 7]));
+    // The face, which is in the upper right quarter, and not the body.
+    let data: Vec<f64> = why["heatmap"]["data"].as_array().unwrap().iter().map(|it| it.as_f64().unwrap()).collect();
+    let hottest = (0..49).max_by(|&a, &b| data[a].total_cmp(&data[b])).unwrap();
+    assert!(hottest / 7 <= 3 && hottest % 7 >= 4, "{hottest}");
+
+    let units = run(&[cat.to_str().unwrap(), "--method", "guided", "--layer", "_blocks.10._relu1", "--count", "3"]);
+    assert_eq!(units["units"].as_array().unwrap().len(), 3);
+    // The set-up's stamp lies in the folder, too.
+    let folder = cat.parent().unwrap().to_str().unwrap();
+    let exciting = run(&["--show", "exciting", "--layer", "_blocks.10._relu1", "--unit", "7", "--count", "2", folder]);
+    let pictures = exciting["pictures"].as_array().unwrap();
+    let activation = |index: usize| pictures[index]["activation"].as_f64().unwrap();
+    assert!(pictures.len() == 2 && activation(0) > activation(1), "{exciting}");
+    assert!(pictures.iter().all(|it| it["picture"].as_str().unwrap().ends_with("-cat.jpg")), "{exciting}");
+    assert_eq!(run(&["--show", "filters"])["shape"], json!([32, 3, 3, 3]));
+    let output = convoy(&["explain", "--show", "layers"]);
+    assert!(text(&output.stdout).contains("_conv_head\tConv\t[1280, 7, 7]"), "{}", text(&output.stdout));
+}
+
+#[test]
 fn mistakes_on_the_command_line_are_sentences_with_exit_codes() {
     for (arguments, code, says) in [
         (&["classify", "photo.jpg", "--model", "nowhere"][..], 1, "no model nowhere"),
         (&["classify", "photo.jpg", "--model-repository", "nowhere"], 1, "nowhere"),
         (&["classify"], 2, "PICTURE"),
         (&["classify", "photo.jpg", "--top-k", "0"], 2, "--top-k"),
+        (&["explain", "--method", "magic"], 2, "there is no method magic"),
+        (&["explain", "--show", "features", "photo.jpg"], 2, "--layer"),
+        (&["explain"], 1, "one picture must be named"),
         (&["bench", "--image", "nowhere.jpg"], 1, "nowhere.jpg"),
         (&["bench", "--image", "Cargo.toml", "--url", "ftp://localhost"], 1, "are spoken here, not ftp"),
         (&["bench", "--image", "Cargo.toml", "--url", "https://localhost"], 1, "--ca must name the certificate"),

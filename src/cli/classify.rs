@@ -10,12 +10,9 @@ use clap::Args;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::engine::Runtime;
-use crate::error::Error;
+use super::local::{self, Local, LocalArgs};
 use crate::inference::{Class, ClassifyRequest, Inference, Limits, Prediction, RequestContext};
-use crate::repository::tuning::TuningCacheConfig;
-use crate::repository::{Model, ModelControlConfig, Repository};
-use crate::telemetry::Metrics;
+use crate::repository::Model;
 
 /// Pictures in flight for each decoding thread: enough that instances find full batches, few enough to stay in the queue.
 const IN_FLIGHT_PER_THREAD: usize = 4;
@@ -26,14 +23,6 @@ pub(super) struct ClassifyArgs {
     /// The pictures
     #[arg(required = true, value_name = "PICTURE")]
     pictures: Vec<PathBuf>,
-
-    /// The model; needed where the repository has several
-    #[arg(long)]
-    model: Option<String>,
-
-    /// The model's version [default: the highest]
-    #[arg(long)]
-    version: Option<u64>,
 
     /// How many classes to name for each picture
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -47,13 +36,8 @@ pub(super) struct ClassifyArgs {
     #[arg(long)]
     json: bool,
 
-    /// The folder that holds the models
-    #[arg(long, value_name = "DIR", default_value = "models", env = "CONVOY_MODEL_REPOSITORY")]
-    model_repository: PathBuf,
-
-    /// ONNX Runtime's library [default: ORT_DYLIB_PATH, then beside the executable, then target/onnxruntime]
-    #[arg(long, value_name = "FILE")]
-    onnxruntime_library: Option<PathBuf>,
+    #[command(flatten)]
+    local: LocalArgs,
 }
 
 /// Classifies the pictures and prints their classes; returns whether every one could be.
@@ -63,7 +47,7 @@ pub(super) struct ClassifyArgs {
 /// reported and does not keep the others from being.
 pub(super) async fn run(args: &ClassifyArgs) -> Result<bool> {
     let limits = Limits::default();
-    let (inference, model) = tokio::task::block_in_place(|| load(args, &limits))?;
+    let Local { inference, model, .. } = tokio::task::block_in_place(|| local::load(&args.local, &limits))?;
     let (top_k, aux) = (args.top_k as usize, args.aux);
     let mut answers = futures_util::stream::iter(&args.pictures)
         .map(|path| {
@@ -84,30 +68,6 @@ pub(super) async fn run(args: &ClassifyArgs) -> Result<bool> {
         }
     }
     Ok(complete)
-}
-
-fn load(args: &ClassifyArgs, limits: &Limits) -> Result<(Inference, Arc<Model>)> {
-    let runtime = Runtime::load(args.onnxruntime_library.as_deref())?;
-    let repository = Repository::new(&args.model_repository, ModelControlConfig::default(), runtime, Metrics::new());
-    let repository = Arc::new(repository.with_tuning_cache(TuningCacheConfig::default().folder()));
-    match &args.model {
-        Some(name) => repository.load_one(name)?,
-        None => repository.load_all()?,
-    }
-    let inference = Inference::new(repository, limits.clone(), args.model.clone());
-    let model = match (&args.model, args.version) {
-        (Some(name), version) => inference.model(name, version),
-        (None, None) => inference.default_model(),
-        (None, Some(version)) => {
-            inference.default_model().and_then(|model| inference.model(model.name(), Some(version)))
-        }
-    };
-    // The facade's message speaks to HTTP's clients; here an option names the model.
-    let model = model.map_err(|error| match &args.model {
-        None if inference.ready_models().len() > 1 => Error::invalid("there are several models: name one with --model"),
-        _ => error,
-    })?;
-    Ok((inference, model))
 }
 
 async fn classify(

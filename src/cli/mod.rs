@@ -5,9 +5,11 @@
 mod bench;
 mod classify;
 mod describe;
+mod explain;
 mod export;
 mod hash_key;
 mod list;
+mod local;
 mod memory;
 mod pull;
 mod serve;
@@ -33,6 +35,7 @@ struct Cli {
 enum Command {
     Serve(Box<serve::Serve>),
     Classify(classify::ClassifyArgs),
+    Explain(explain::ExplainArgs),
     Export(export::ExportArgs),
     Pull(pull::PullArgs),
     List(list::ListArgs),
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
     let complete = match Cli::parse().command {
         Command::Serve(serve) => serve.run().map(|()| true),
         Command::Classify(args) => block_on(classify::run(&args)),
+        Command::Explain(args) => until_closed(block_on(explain::run(&args))).map(|()| true),
         Command::Export(args) => export::run(&args).map(|()| true),
         Command::Pull(args) => pull::run(&args).map(|()| true),
         Command::List(args) => until_closed(list::run(&args)).map(|()| true),

@@ -192,6 +192,18 @@ options! {
     #[arg(long, env = "CONVOY_RESPONSE_CACHE_MAX_BYTES", value_name = "BYTES")]
     response_cache_max_bytes: usize => response_cache.max_bytes;
 
+    /// How many explanations are worked on at the same time [default: 1]
+    #[arg(long, env = "CONVOY_EXPLAIN_MAX_CONCURRENT", value_name = "COUNT")]
+    explain_max_concurrent: usize => explain.max_concurrent;
+
+    /// How many more explanations may wait for their turn [default: 16]
+    #[arg(long, env = "CONVOY_EXPLAIN_MAX_WAITING", value_name = "COUNT")]
+    explain_max_waiting: usize => explain.max_waiting;
+
+    /// Most bytes of weights in the graphs that are kept between explanations [default: 536870912]
+    #[arg(long, env = "CONVOY_EXPLAIN_CACHE_BYTES", value_name = "BYTES")]
+    explain_cache_bytes: usize => explain.cache_bytes;
+
     /// How log events are written to standard error [default: text]
     #[arg(long, env = "CONVOY_LOG_FORMAT", value_enum)]
     log_format: LogFormat => log.format;
@@ -349,6 +361,9 @@ mod tests {
             ("--limits-max-pixels", default.limits.max_pixels.to_string()),
             ("--limits-max-tensor-bytes", default.limits.max_tensor_bytes.to_string()),
             ("--limits-max-inflight-bytes", default.limits.max_inflight_bytes.to_string()),
+            ("--explain-max-concurrent", default.explain.max_concurrent.to_string()),
+            ("--explain-max-waiting", default.explain.max_waiting.to_string()),
+            ("--explain-cache-bytes", default.explain.cache_bytes.to_string()),
             ("--log-level", default.log.level.clone()),
             ("--shutdown-grace-ms", default.shutdown.grace_ms.to_string()),
             ("--shutdown-timeout-ms", default.shutdown.timeout_ms.to_string()),

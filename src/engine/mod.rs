@@ -3,12 +3,14 @@
 //! Only this module imports `ort`. It knows files, tensors and devices; it does not know what a picture, a queue or a request
 //! is.
 
+mod evaluation;
 mod graph;
 mod provider;
 mod runtime;
 mod session;
 mod weights;
 
+pub use evaluation::Evaluation;
 pub use graph::{Graph, GraphOptimization, GraphOptions};
 pub use provider::{ArenaExtendStrategy, ConvAlgorithmSearch, CudaOptions, Provider, TensorRtOptions};
 pub use runtime::{LIBRARY_FILE_NAME, Runtime};

@@ -93,7 +93,7 @@ impl Session {
             let value = outputs
                 .get(&spec.name)
                 .ok_or_else(|| Error::internal(format!("the run gave no output called {}", spec.name)))?;
-            tensors.push(to_tensor(value, spec)?);
+            tensors.push(to_tensor(value, spec.data_type)?);
         }
         let times = BatchTimes { input: assembled - started, infer: ran - assembled, output: ran.elapsed() };
         Ok((tensors, times))
@@ -117,13 +117,14 @@ fn assemble<'b, T: Element>(buffer: &'b mut Vec<u64>, parts: &[Tensor], elements
     bytemuck::cast_slice(target)
 }
 
-fn to_tensor(value: &ort::value::DynValue, spec: &TensorSpec) -> Result<Tensor> {
+/// The tensor in `value`, whose elements are of `data_type`.
+pub(super) fn to_tensor(value: &ort::value::DynValue, data_type: DataType) -> Result<Tensor> {
     fn copy<T: Element + ort::value::PrimitiveTensorElementType>(value: &ort::value::DynValue) -> Result<Tensor> {
         let (shape, values) =
             value.try_extract_tensor::<T>().map_err(|error| failed("an output cannot be read", &error))?;
         Tensor::from_vec(shape.iter().map(|&dimension| dimension as usize).collect(), values.to_vec())
     }
-    match spec.data_type {
+    match data_type {
         DataType::Fp32 => copy::<f32>(value),
         DataType::Fp16 => copy::<half::f16>(value),
         DataType::Fp64 => copy::<f64>(value),
@@ -150,7 +151,8 @@ fn dimensions(shape: &Shape) -> Vec<i64> {
     shape.iter().map(|&dimension| dimension.max(-1)).collect()
 }
 
-fn data_type(element: TensorElementType, name: &str) -> Result<DataType> {
+/// The data type of `element`; `name` is whose it is.
+pub(super) fn data_type(element: TensorElementType, name: &str) -> Result<DataType> {
     Ok(match element {
         TensorElementType::Bool => DataType::Bool,
         TensorElementType::Uint8 => DataType::Uint8,

@@ -1,7 +1,7 @@
 //! Pictures in, classes out: `convoy.v1.ImageClassifier`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::{Request, Response, Status, Streaming};
 
@@ -12,15 +12,18 @@ use super::proto::convoy::v1::image_classifier_server::ImageClassifier;
 use super::status::{code_of, message_of, status_of};
 use super::stream::{Answers, Order, answers};
 use crate::error::{Error, Result as DomainResult};
+use crate::explain::{ExplainRequest, Explainer, Method, Unit, Work};
 use crate::inference::{
     Class, Classification, ClassifyRequest, DEFAULT_TOP_K, Inference, Prediction, Timing, parse_version,
 };
+use crate::preprocess::Frame;
 use crate::repository::Model;
 
 /// The service over the facade.
 #[derive(Debug)]
 pub(super) struct ClassifierService {
     pub(super) inference: Inference,
+    pub(super) explainer: Explainer,
 }
 
 #[tonic::async_trait]
@@ -42,6 +45,12 @@ impl ImageClassifier for ClassifierService {
         Ok(Response::new(answers(&call, request.into_inner(), Order::Completion, move |call, request| {
             classify_in_stream(inference.clone(), call, request)
         })))
+    }
+
+    async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
+        let call = Call::of(request.extensions());
+        let answer = explain(&self.inference, &self.explainer, &call, request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| status_of(&error, &call))
     }
 }
 
@@ -69,7 +78,7 @@ async fn classify(
     call: &Call,
     request: pb::ClassifyRequest,
 ) -> DomainResult<pb::ClassifyResponse> {
-    let model = model(inference, &request)?;
+    let model = model(inference, &request.model_name, &request.model_version)?;
     let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
     let priority = Some(request.priority).filter(|&priority| priority > 0);
     let admission = inference.admit(Arc::clone(&model), call.context(timeout, priority))?;
@@ -77,13 +86,66 @@ async fn classify(
     Ok(response(&model, answer))
 }
 
+async fn explain(
+    inference: &Inference,
+    explainer: &Explainer,
+    call: &Call,
+    request: pb::ExplainRequest,
+) -> DomainResult<pb::ExplainResponse> {
+    let model = model(inference, &request.model_name, &request.model_version)?;
+    let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
+    let method: Option<Method> = Some(request.method).filter(|it| !it.is_empty()).map(|it| it.parse()).transpose()?;
+    let timeout = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let deadline = [timeout, call.deadline].into_iter().flatten().min();
+    let mut admission = explainer.admit(Arc::clone(&model), Work::Explanation(method), deadline)?;
+    let given = |value: u32| Some(value as usize).filter(|&value| value > 0);
+    let domain = ExplainRequest {
+        picture: request.image,
+        method,
+        class: request.class_index.map(|index| index as usize),
+        layer: Some(request.layer).filter(|layer| !layer.is_empty()),
+        unit: request.unit.map(|unit| unit as usize),
+        count: given(request.count).unwrap_or(1),
+        patch: given(request.patch),
+        stride: given(request.stride),
+    };
+    let answer = admission.explain(domain).await?;
+    let class = answer.class.map(|class| pb::Class {
+        index: class.index as u32,
+        label: class.label.map(|label| label.to_string()),
+        score: class.score,
+    });
+    let unit = |unit: Unit| pb::Unit {
+        unit: unit.unit as u32,
+        row: unit.row as u32,
+        column: unit.column as u32,
+        activation: unit.activation,
+    };
+    let Frame { picture_width, picture_height, x, y, width, height } = answer.frame;
+    Ok(pb::ExplainResponse {
+        model_name: model.name().to_owned(),
+        model_version: model.version().to_string(),
+        method: answer.method.as_str().to_owned(),
+        class,
+        layer: answer.layer.unwrap_or_default(),
+        units: answer.units.into_iter().map(unit).collect(),
+        heatmap: Some(pb::Heatmap {
+            height: answer.heatmap.height as u32,
+            width: answer.heatmap.width as u32,
+            data: answer.heatmap.data,
+        }),
+        frame: Some(pb::Frame { x, y, width, height, picture_width, picture_height }),
+        png: answer.png.into(),
+    })
+}
+
 fn request_of(request: pb::ClassifyRequest) -> ClassifyRequest {
     let top_k = request.top_k.map_or(DEFAULT_TOP_K, |top_k| top_k as usize);
     ClassifyRequest { pictures: request.images, top_k, aux: request.aux }
 }
 
-fn model(inference: &Inference, request: &pb::ClassifyRequest) -> DomainResult<Arc<Model>> {
-    match (request.model_name.as_str(), request.model_version.as_str()) {
+fn model(inference: &Inference, name: &str, version: &str) -> DomainResult<Arc<Model>> {
+    match (name, version) {
         ("", "") => inference.default_model(),
         ("", _) => Err(Error::invalid("a version is named, but no model")),
         (name, "") => inference.model(name, None),

@@ -1,6 +1,6 @@
 //! The gRPC interface: the Open Inference Protocol, the image classifier, health and reflection.
 //!
-//! It turns wire forms into the requests of [`crate::inference`] and its answers back, and it alone knows gRPC and protocol
+//! It turns wire forms into the requests of [`crate::inference`] and [`crate::explain`] and their answers back, and it alone knows gRPC and protocol
 //! buffers. It must not know how a model is found, queued or run, nor that there is an HTTP interface.
 
 mod auth;
@@ -41,6 +41,7 @@ use self::proto::inference::grpc_inference_service_server::GrpcInferenceServiceS
 use self::v2::InferenceService;
 use crate::auth::Keys;
 use crate::error::{Error, Result};
+use crate::explain::Explainer;
 use crate::inference::Inference;
 use crate::net::Acceptor;
 
@@ -52,11 +53,17 @@ const MAX_REFLECTION_BYTES: usize = 16 << 10;
 pub struct Grpc(Connections);
 
 impl Grpc {
-    /// Every service over `inference`, for those who have one of `keys`. Its call metrics are registered with `registry`.
+    /// Every service over `inference` and `explainer`, for those who have one of `keys`. Its call metrics are registered with `registry`.
     ///
     /// # Errors
     /// `Internal` when `registry` already holds metrics of these names.
-    pub fn new(inference: &Inference, config: &GrpcConfig, keys: Keys, registry: &Registry) -> Result<Self> {
+    pub fn new(
+        inference: &Inference,
+        explainer: &Explainer,
+        config: &GrpcConfig,
+        keys: Keys,
+        registry: &Registry,
+    ) -> Result<Self> {
         // What compresses its messages has them undone before they come here. tonic is told of the encodings so that it can
         // name them to whoever uses another.
         let reflection = || {
@@ -77,13 +84,16 @@ impl Grpc {
                     .send_compressed(Deflate),
             )
             .add_service(
-                ImageClassifierServer::new(ClassifierService { inference: inference.clone() })
-                    .max_decoding_message_size(config.max_message_bytes)
-                    .max_encoding_message_size(config.max_message_bytes)
-                    .accept_compressed(Gzip)
-                    .accept_compressed(Deflate)
-                    .send_compressed(Gzip)
-                    .send_compressed(Deflate),
+                ImageClassifierServer::new(ClassifierService {
+                    inference: inference.clone(),
+                    explainer: explainer.clone(),
+                })
+                .max_decoding_message_size(config.max_message_bytes)
+                .max_encoding_message_size(config.max_message_bytes)
+                .accept_compressed(Gzip)
+                .accept_compressed(Deflate)
+                .send_compressed(Gzip)
+                .send_compressed(Deflate),
             )
             .add_service(HealthServer::new(HealthService { inference: inference.clone() }))
             .add_service(reflection().build_v1().map_err(broken)?.max_decoding_message_size(MAX_REFLECTION_BYTES))

@@ -3,23 +3,18 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::AppState;
 use super::error::HttpResult;
 use super::extract::Target;
+use super::openapi::{Operation, Tag};
 use crate::error::Error;
 use crate::zoo::describe::Description;
 
 /// The costs for one picture, of the version that the path names or else of the newest.
 pub(super) async fn show(State(app): AppState, target: Target) -> HttpResult<Response> {
-    #[derive(Serialize)]
-    struct Answer<'a> {
-        model: &'a str,
-        version: String,
-        #[serde(flatten)]
-        description: &'a Description,
-    }
     let model = app.inference.model(&target.model, target.version)?;
     let Some(graph) = model.graph() else {
         let members: Vec<_> = model.members().into_iter().map(|member| member.name).collect();
@@ -27,5 +22,20 @@ pub(super) async fn show(State(app): AppState, target: Target) -> HttpResult<Res
         return Err(Error::not_found(message).into());
     };
     let version = model.version().to_string();
-    Ok(Json(Answer { model: model.name(), version, description: graph.description() }).into_response())
+    Ok(Json(AnswerJson { model: model.name(), version, description: graph.description() }).into_response())
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Architecture")]
+struct AnswerJson<'a> {
+    model: &'a str,
+    version: String,
+    #[serde(flatten)]
+    description: &'a Description,
+}
+
+/// What the document says of [`show`].
+pub(super) fn operation() -> Operation {
+    Operation::new("architecture", Tag::Explain, "The layers of a model and what they cost")
+        .answers::<AnswerJson>("The costs for one picture, layer by layer.")
 }

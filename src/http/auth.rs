@@ -1,24 +1,21 @@
 //! What right a route needs.
 
-use std::sync::Arc;
-
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 
-use super::App;
 use super::error::HttpResult;
+use super::routes::Routes;
 use crate::auth::{Keys, Right};
 
 /// Lets only those use `routes` who have one of `keys` with the right that is `needed`.
-pub(super) fn protect(routes: Router<Arc<App>>, keys: &Keys, needed: Right) -> Router<Arc<App>> {
+pub(super) fn protect(routes: Routes, keys: &Keys, needed: Right) -> Routes {
     if !keys.are_needed() {
         return routes;
     }
     // Before the handler, and so before the body is read.
-    routes.route_layer(from_fn_with_state((keys.clone(), needed), check))
+    routes.layer(from_fn_with_state((keys.clone(), needed), check)).needing(needed)
 }
 
 async fn check(State((keys, needed)): State<(Keys, Right)>, request: Request, next: Next) -> HttpResult<Response> {

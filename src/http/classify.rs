@@ -1,5 +1,6 @@
 //! `POST …/classify`: pictures in, classes out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,15 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde::ser::{SerializeMap, Serializer};
+use schemars::JsonSchema;
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::HttpResult;
 use super::extract::{Parameters, Payload, Target};
 use super::json::{self, off_worker};
+use super::openapi::{Operation, Tag};
 use super::tensor_json::read_base64_list;
 use super::{App, AppState};
 use crate::error::{Error, Result};
@@ -23,15 +26,19 @@ use crate::inference::{Class, ClassifyRequest, DEFAULT_TOP_K, Prediction, Reques
 use crate::repository::Model;
 
 /// What may be said beside the pictures, in the query.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Options {
+    /// How many classes for each picture; more than there are means all.
     #[serde(default = "default_top_k")]
+    #[schemars(range(min = 1))]
     pub(super) top_k: usize,
     /// Whether the side branches' classes are wanted, too.
     #[serde(default)]
     pub(super) aux: bool,
+    /// After so many milliseconds the answer is of no use; 0 and nothing mean the model's own.
     timeout_ms: Option<u64>,
+    /// 1 is the most urgent; 0 and nothing mean the model's own.
     priority: Option<u32>,
 }
 
@@ -54,6 +61,21 @@ impl Options {
     pub(super) fn context(&self, payload: &Payload) -> RequestContext {
         RequestContext { priority: self.priority(), timeout: self.timeout(), ..payload.context() }
     }
+}
+
+/// What the document says of [`named_model`].
+pub(super) fn operation() -> Operation {
+    Operation::new("classify", Tag::Classify, "Classify pictures")
+        .description("One prediction for each picture, in order. The format of a picture is read from its bytes.")
+        .query::<Options>()
+        .pictures()
+        .answers::<AnswerJson>("The most probable classes of each picture.")
+        .refused_with(&[504])
+}
+
+/// What the document says of [`default_model`].
+pub(super) fn default_operation() -> Operation {
+    operation().renamed("classify_default", "Classify pictures with the default model").refused_with(&[404, 503])
 }
 
 /// `POST /v1/classify`.
@@ -103,36 +125,48 @@ pub(super) async fn classify(
     Ok(Json(AnswerJson {
         model_name: model.name(),
         model_version: model.version().to_string(),
-        predictions: answer.predictions.iter().map(PredictionJson).collect(),
+        predictions: answer.predictions.iter().map(PredictionJson::from).collect(),
         timing: TimingJson::from(answer.timing),
     })
     .into_response())
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Classification")]
 struct AnswerJson<'a> {
     model_name: &'a str,
     model_version: String,
+    /// One for each picture, in order.
     predictions: Vec<PredictionJson<'a>>,
     timing: TimingJson,
 }
 
-/// The classes of one picture: `{"classes": […]}`, with `"branches": {"<output>": […], …}` where these were asked for.
-pub(super) struct PredictionJson<'a>(pub(super) &'a Prediction);
+/// The classes of one picture.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Prediction")]
+pub(super) struct PredictionJson<'a> {
+    /// The most probable first.
+    classes: Vec<ClassJson<'a>>,
+    /// The classes of each side branch by its output's name, where they were asked for.
+    #[serde(skip_serializing_if = "BranchesJson::is_empty")]
+    #[schemars(with = "BTreeMap<String, Vec<ClassJson>>")]
+    branches: BranchesJson<'a>,
+}
 
-impl Serialize for PredictionJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("classes", &json_of(&self.0.classes))?;
-        if !self.0.branches.is_empty() {
-            map.serialize_entry("branches", &BranchesJson(&self.0.branches))?;
-        }
-        map.end()
+impl<'a> From<&'a Prediction> for PredictionJson<'a> {
+    fn from(prediction: &'a Prediction) -> Self {
+        Self { classes: json_of(&prediction.classes), branches: BranchesJson(&prediction.branches) }
     }
 }
 
 /// The classes of each side branch, by its output's name, in the graph's order.
 struct BranchesJson<'a>(&'a [(String, Vec<Class>)]);
+
+impl BranchesJson<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl Serialize for BranchesJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -145,20 +179,29 @@ fn json_of<'a>(classes: &'a [Class]) -> Vec<ClassJson<'a>> {
     classes.iter().map(json).collect()
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Class")]
 struct ClassJson<'a> {
     index: usize,
     /// `null` for a model without labels.
     label: Option<&'a str>,
+    /// The softmax probability.
     score: f32,
 }
 
-#[derive(Serialize)]
+/// The longest times of the request's pictures.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Timing")]
 struct TimingJson {
+    /// Decoding and preprocessing.
     decode_ms: f64,
+    /// Waiting for an instance.
     queue_ms: f64,
+    /// Rows of the batch that it ran in.
     batch_size: usize,
+    /// The batch's run.
     compute_ms: f64,
+    /// From the last byte of the request to the answer.
     total_ms: f64,
 }
 
@@ -206,7 +249,7 @@ impl Form {
     }
 }
 
-async fn read_pictures(app: &App, headers: &HeaderMap, body: Bytes) -> Result<Vec<Bytes>> {
+pub(super) async fn read_pictures(app: &App, headers: &HeaderMap, body: Bytes) -> Result<Vec<Bytes>> {
     let content_type = headers.get(header::CONTENT_TYPE);
     let max_pictures = app.inference.limits().max_pictures;
     let pictures = match Form::of(content_type)? {

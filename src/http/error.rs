@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
@@ -57,13 +58,17 @@ pub(super) fn status_of(kind: ErrorKind) -> StatusCode {
     }
 }
 
+/// The body of every error.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub(super) struct ErrorJson<'a> {
+    /// What went wrong, in a sentence.
+    error: &'a str,
+}
+
 /// A response of `status` whose body says `message`.
 pub(super) fn error_response(status: StatusCode, message: &str) -> Response {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        error: &'a str,
-    }
-    (status, Json(Body { error: message })).into_response()
+    (status, Json(ErrorJson { error: message })).into_response()
 }
 
 /// The fallback of every router.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{Uri, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -139,27 +139,39 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     }
 }
 
-/// The model, and perhaps version, that a path names before `:predict`. The router can't tell a verb from the name that it
-/// stands behind, so that is done here.
+/// The model, and perhaps version, that a path names before a verb. The router can't tell a verb from the name that it stands
+/// behind, so that is done here.
 #[derive(Debug)]
-pub(super) struct PredictTarget(pub(super) Target);
+pub(super) struct VerbTarget {
+    pub(super) target: Target,
+    pub(super) verb: Verb,
+}
 
-impl<S: Send + Sync> FromRequestParts<S> for PredictTarget {
+/// What may stand behind a colon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Predict,
+    Explain,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for VerbTarget {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
         let mut segments = Segments::of(parts, state).await?;
         let last = segments.version.as_mut().unwrap_or(&mut segments.model);
-        match last.strip_suffix(":predict") {
-            Some(name) => *last = name.to_owned(),
-            None => {
+        let (name, verb) = match last.rsplit_once(':') {
+            Some((name, "predict")) => (name.to_owned(), Verb::Predict),
+            Some((name, "explain")) => (name.to_owned(), Verb::Explain),
+            _ => {
                 let path = parts.uri.path();
                 return Err(HttpError(Error::not_found(format!(
-                    "there is nothing to post to at {path}: `:predict` or `/classify` must follow"
+                    "there is nothing to post to at {path}: `:predict`, `:explain` or `/classify` must follow"
                 ))));
             }
-        }
-        Ok(Self(segments.parse()?))
+        };
+        *last = name;
+        Ok(Self { target: segments.parse()?, verb })
     }
 }
 
@@ -192,12 +204,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, HttpError> {
-        let Query(parameters) = Query::try_from_uri(&parts.uri).map_err(|rejection| {
-            let reason = std::error::Error::source(&rejection).map(ToString::to_string).unwrap_or_default();
-            Error::invalid(format!("the query string is wrong: {reason}"))
-        })?;
-        Ok(Self(parameters))
+        Ok(Self(query(&parts.uri)?))
     }
+}
+
+/// The query of `uri`.
+///
+/// # Errors
+/// `InvalidArgument` saying what is wrong in it.
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T> {
+    let Query(parameters) = Query::try_from_uri(uri).map_err(|rejection| {
+        let reason = std::error::Error::source(&rejection).map(ToString::to_string).unwrap_or_default();
+        Error::invalid(format!("the query string is wrong: {reason}"))
+    })?;
+    Ok(parameters)
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use prometheus::{HistogramVec, IntCounterVec, Registry, TEXT_FORMAT, TextEncoder};
 
 use super::error::{HttpResult, method_not_allowed, no_such_path};
+use super::openapi::{Operation, Tag};
+use super::routes::Routes;
 use super::v2;
 use crate::error::{Error, Result};
 use crate::inference::Inference;
@@ -49,17 +49,23 @@ impl HttpMetrics {
 /// The router of the metrics listener: `GET /metrics` in Prometheus' text format, and the health probes, for those who ask
 /// and have no certificate where one is needed elsewhere.
 pub fn metrics_router(inference: Inference, registry: Registry) -> Router {
-    exposition(registry)
-        .merge(v2::probes().with_state(inference))
+    routes(registry)
+        .merge(v2::probes())
+        .into_router()
+        .with_state(inference)
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed)
 }
 
-fn exposition(registry: Registry) -> Router {
-    Router::new().route("/metrics", get(expose)).with_state(registry)
+/// `GET /metrics`.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(registry: Registry) -> Routes<S> {
+    let operation = Operation::new("metrics", Tag::Health, "Every metric in Prometheus' text format")
+        .description("Also on a port of its own.")
+        .answers_bytes("The metrics.", "text/plain");
+    Routes::new().get("/metrics", async move || expose(&registry), operation)
 }
 
-async fn expose(State(registry): State<Registry>) -> HttpResult<Response> {
+fn expose(registry: &Registry) -> HttpResult<Response> {
     let text = TextEncoder::new()
         .encode_to_string(&registry.gather())
         .map_err(|error| Error::internal("the metrics could not be written").with_source(error))?;
@@ -99,7 +105,7 @@ mod tests {
             StatusCode::METHOD_NOT_ALLOWED,
             Duration::ZERO,
         );
-        let router = exposition(registry);
+        let router = routes(registry).into_router();
 
         let response = router.oneshot(Request::get("/metrics").body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.headers()[header::CONTENT_TYPE], "text/plain; version=0.0.4");

@@ -1,7 +1,7 @@
-//! The HTTP interface: the Open Inference Protocol ("V2") over REST, the classify and listing endpoints, and the metrics
-//! endpoint.
+//! The HTTP interface: the Open Inference Protocol ("V2") over REST, the classify, explain and listing endpoints, the metrics, the
+//! page in the browser, and the OpenAPI document of it all.
 //!
-//! It turns wire forms into the requests of [`crate::inference`] and its answers back, and it alone knows HTTP and JSON.
+//! It turns wire forms into the requests of [`crate::inference`] and [`crate::explain`] and its answers back, and it alone knows HTTP and JSON.
 //! It must not know how a model is found, queued or run, nor that there is a gRPC interface.
 
 mod architecture;
@@ -9,6 +9,7 @@ mod auth;
 mod classify;
 mod config;
 mod error;
+mod explain;
 mod extract;
 mod hosting;
 mod json;
@@ -17,7 +18,10 @@ mod listener;
 mod metrics;
 mod middleware;
 mod models;
+mod openapi;
+mod page;
 mod predict;
+mod routes;
 mod tensor_json;
 mod v2;
 
@@ -25,21 +29,23 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::{get, post};
 use prometheus::Registry;
 
 pub use config::HttpConfig;
 pub use listener::{ConnectionOptions, serve};
 pub use metrics::{HttpMetrics, metrics_router};
 
+use self::routes::Routes;
 use crate::auth::{Keys, Right};
 use crate::error::Result;
+use crate::explain::Explainer;
 use crate::inference::Inference;
 
 /// What every handler may use.
 #[derive(Debug)]
 struct App {
     inference: Inference,
+    explainer: Explainer,
     config: HttpConfig,
 }
 
@@ -56,42 +62,61 @@ type AppState = axum::extract::State<Arc<App>>;
 ///
 /// # Errors
 /// `InvalidArgument` for a CORS origin that is not one, `Internal` when `registry` already holds metrics of these names.
-pub fn router(inference: Inference, config: HttpConfig, keys: &Keys, registry: &Registry) -> Result<Router> {
+pub fn router(
+    inference: Inference,
+    explainer: Explainer,
+    config: HttpConfig,
+    keys: &Keys,
+    registry: &Registry,
+) -> Result<Router> {
     let observer = middleware::Observer::new(HttpMetrics::register(registry)?);
     let cors = middleware::cors(&config.cors_origins)?;
     let platform = platform_routes(&config, keys);
-    let app = Arc::new(App { inference, config });
-    let routes = Router::new()
-        .route("/invocations", post(hosting::invoke))
-        .route("/v1/classify", post(classify::default_model))
-        .route("/v1/models", get(models::list))
-        // What is posted to a model or a version is `:predict`.
-        .route("/v1/models/{model}", get(models::show).post(predict::named_model))
-        .route("/v1/models/{model}/versions/{version}", post(predict::named_model))
-        .route("/v1/models/{model}/classify", post(classify::named_model))
-        .route("/v1/models/{model}/versions/{version}/classify", post(classify::named_model))
-        .route("/v1/models/{model}/architecture", get(architecture::show))
-        .route("/v1/models/{model}/versions/{version}/architecture", get(architecture::show))
+    let app = Arc::new(App { inference, explainer, config });
+    let mut routes = Routes::new()
+        .post("/invocations", hosting::invoke, hosting::operation())
+        .post("/v1/classify", classify::default_model, classify::default_operation())
+        .get("/v1/models", models::list, models::list_operation())
+        .get("/v1/models/{model}", models::show, models::operation())
+        .merge(metrics::routes(registry.clone()))
         .merge(v2::routes());
+    for model in ["/v1/models/{model}", "/v1/models/{model}/versions/{version}"] {
+        routes = routes
+            .verbs(model, predict::named_model, predict::operations())
+            .post(&format!("{model}/classify"), classify::named_model, classify::operation())
+            .get(&format!("{model}/architecture"), architecture::show, architecture::operation())
+            .post(&format!("{model}/explain"), explain::explain, explain::operation())
+            .get(&format!("{model}/filters"), explain::filters, explain::filters_operation())
+            .post(&format!("{model}/features"), explain::features, explain::features_operation())
+            .post(&format!("{model}/exciting"), explain::exciting, explain::exciting_operation());
+    }
     let routes = auth::protect(routes, keys, Right::Infer)
         .merge(auth::protect(v2::administration(), keys, Right::Admin))
         .merge(v2::probes())
-        .route("/ping", get(v2::ready))
+        .get("/ping", v2::ready, v2::ready_operation("ping"))
+        .with_document(&platform)
+        .into_router()
         .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(Arc::clone(&app));
+    let platform = platform
+        .into_router()
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .with_state(app);
     let wrap = |routes| middleware::wrap(routes, &observer, cors.as_ref());
-    Ok(wrap(routes).fallback_service(wrap(platform.with_state(app))))
+    Ok(wrap(routes).fallback_service(wrap(platform)))
 }
 
-/// The routes that the hosting platform has chosen. They are asked last: a platform may well choose a path that is served
-/// anyway, which is then served as ever.
-fn platform_routes(config: &HttpConfig, keys: &Keys) -> Router<Arc<App>> {
-    let mut router = Router::new().without_v07_checks();
+/// The routes that the hosting platform has chosen, and the page. They are asked last: a platform may well choose a path that is
+/// served anyway, which is then served as ever. But where it chose a page's, the platform needs its answer more.
+fn platform_routes(config: &HttpConfig, keys: &Keys) -> Routes {
+    let mut routes = Routes::within(Router::new().without_v07_checks());
     if let Some(path) = &config.predict_route {
-        router = auth::protect(router.route(path, post(hosting::invoke)), keys, Right::Infer);
+        let operation = hosting::operation().renamed("platform_predict", "The hosting platform's predict route");
+        routes = auth::protect(routes.post(path, hosting::invoke, operation), keys, Right::Infer);
     }
     if let Some(path) = &config.health_route {
-        router = router.route(path, get(v2::ready));
+        routes = routes.get(path, v2::ready, v2::ready_operation("platform_health"));
     }
-    router.fallback(error::no_such_path).method_not_allowed_fallback(error::method_not_allowed)
+    routes.merge(page::routes(config.health_route.as_deref()))
 }

@@ -5,46 +5,65 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::error::HttpResult;
 use super::extract::Target;
+use super::openapi::{Operation, Tag};
 use super::{App, AppState};
 use crate::error::Error;
 use crate::repository::{Kind, ModelState};
 
 /// `GET /v1/models`: the names, as KServe's V1 protocol lists them, and details.
 pub(super) async fn list(State(app): AppState) -> Response {
-    #[derive(Serialize)]
-    struct Answer {
-        models: Vec<String>,
-        details: Vec<Details>,
-    }
     let details: Vec<Details> = all_details(&app).into_values().collect();
     let models = details.iter().map(|details| details.name.clone()).collect();
-    Json(Answer { models, details }).into_response()
+    Json(ListJson { models, details }).into_response()
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Models")]
+struct ListJson {
+    /// The names, as KServe's V1 protocol lists them.
+    models: Vec<String>,
+    details: Vec<Details>,
+}
+
+/// What the document says of [`list`].
+pub(super) fn list_operation() -> Operation {
+    Operation::new("models", Tag::Models, "The models and their states").answers::<ListJson>("Every model.")
 }
 
 /// `GET /v1/models/M`: whether it is ready, and its details.
 pub(super) async fn show(State(app): AppState, target: Target) -> HttpResult<Response> {
-    #[derive(Serialize)]
-    struct Answer {
-        ready: bool,
-        #[serde(flatten)]
-        details: Details,
-    }
     let details = all_details(&app)
         .remove(&target.model)
         .ok_or_else(|| Error::not_found(format!("there is no model called {}", target.model)))?;
-    Ok(Json(Answer { ready: details.state == ModelState::Ready.as_str(), details }).into_response())
+    Ok(Json(ModelJson { ready: details.state == ModelState::Ready.as_str(), details }).into_response())
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Model")]
+struct ModelJson {
+    ready: bool,
+    #[serde(flatten)]
+    details: Details,
+}
+
+/// What the document says of [`show`].
+pub(super) fn operation() -> Operation {
+    Operation::new("model", Tag::Models, "One model").answers::<ModelJson>("Its details.")
 }
 
 /// One model. What its newest ready version knows of itself is absent while none is ready.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ModelDetails")]
 struct Details {
     name: String,
     /// The versions that are ready, ascending.
     versions: Vec<String>,
+    /// `READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`.
     state: &'static str,
     /// Why it, or one of its versions, is not ready.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -53,6 +72,7 @@ struct Details {
     classes: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     input_size: Option<InputSize>,
+    /// The execution provider that really runs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<&'static str>,
     /// An ensemble's members.
@@ -61,7 +81,7 @@ struct Details {
 }
 
 /// The network's input, in pixels.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct InputSize {
     height: usize,
     width: usize,

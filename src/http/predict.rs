@@ -7,18 +7,22 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::classify::{Options, PredictionJson};
 use super::error::HttpResult;
-use super::extract::{Parameters, Payload, PredictTarget};
+use super::explain::{self, ExplanationJson, OfModel, json_response};
+use super::extract::{Payload, Verb, VerbTarget, query};
 use super::json::{self, off_worker};
+use super::openapi::{Operation, Tag, base64};
 use super::tensor_json::{NestedJson, read_base64, read_tensor, shape_of};
 use super::{App, AppState};
 use crate::error::{Error, Result};
@@ -26,15 +30,90 @@ use crate::inference::{ClassifyRequest, InferRequest};
 use crate::repository::Model;
 use crate::tensor::{DataType, Tensor};
 
-/// `POST /v1/models/M[/versions/V]:predict`.
+/// What the document says of [`named_model`], for each verb.
+pub(super) fn operations() -> [(&'static str, Operation); 2] {
+    let instances = |items: Value| {
+        json!({
+            "type": "object",
+            "required": ["instances"],
+            "properties": {
+                "instances": {"type": "array", "items": items},
+                "parameters": {"type": "object", "description": "The query's parameters, which these go before."},
+            },
+        })
+    };
+    let picture = json!({
+        "type": "object",
+        "description": "A picture.",
+        "properties": {
+            "b64": base64("The picture."),
+            "image_bytes": {"type": "object", "required": ["b64"], "properties": {"b64": base64("The picture.")}},
+        },
+    });
+    let row = json!({"type": "array", "description": "One row of the model's input, nested as its shape."});
+    let predictions = json!({
+        "type": "object",
+        "required": ["predictions"],
+        "properties": {"predictions": {
+            "type": "array",
+            "description": "One for each instance: classes of a picture, a row of the model's output for a tensor.",
+        }},
+    });
+    let predict =
+        Operation::new("predict", Tag::Classify, "Predict in the row form of TensorFlow Serving and KServe V1")
+            .query::<Options>()
+            .json_body(instances(json!({"anyOf": [picture, row]})))
+            .answers_json("The predictions, in order.", predictions)
+            .refused_with(&[415, 504]);
+    let explain = Operation::new("explain_instances", Tag::Explain, "Explain in the form of KServe V1")
+        .query::<explain::Options>()
+        .json_body(instances(picture))
+        .answers::<ExplanationsJson>("The explanations, in order.")
+        .refused_with(&[415, 501, 504]);
+    [("predict", predict), ("explain", explain)]
+}
+
+/// `POST /v1/models/M[/versions/V]:predict` and `:explain`.
 pub(super) async fn named_model(
     State(app): AppState,
-    PredictTarget(target): PredictTarget,
-    Parameters(options): Parameters<Options>,
+    VerbTarget { target, verb }: VerbTarget,
+    uri: Uri,
     payload: Payload,
 ) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
-    predict(&app, model, options, payload).await
+    match verb {
+        Verb::Predict => predict(&app, model, query(&uri)?, payload).await,
+        Verb::Explain => explain(&app, model, &query(&uri)?, payload).await,
+    }
+}
+
+/// KServe V1's `:explain`: an explanation for each picture, one after the other.
+async fn explain(app: &App, model: Arc<Model>, options: &explain::Options, payload: Payload) -> HttpResult<Response> {
+    let mut admission = options.admit(app, &model, &payload)?;
+    let limits = ReadLimits::of(app);
+    let data_type = model.input().data_type;
+    let bytes = payload.bytes.clone();
+    let (instances, _) = admission.note(off_worker(bytes.len(), move || read(&bytes, data_type, limits)).await)?;
+    let pictures = match instances {
+        Instances::Pictures(pictures) => pictures,
+        Instances::Tensor(_) => admission.note(Err(Error::invalid("pictures are explained, not tensors")))?,
+    };
+    let (mut explanations, mut numbers) = (Vec::new(), 0);
+    for (index, picture) in pictures.into_iter().enumerate() {
+        let explanation = admission.explain(options.request(picture)).await;
+        let explanation =
+            explanation.map_err(|error| error.map_message(|message| format!("picture {index}: {message}")))?;
+        numbers += explanation.heatmap.data.len();
+        explanations.push(OfModel::new(&model, explanation.into()));
+    }
+    json_response(numbers, move || ExplanationsJson { explanations }).await
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Explanations")]
+struct ExplanationsJson {
+    /// One for each picture, in order.
+    explanations: Vec<OfModel<ExplanationJson>>,
 }
 
 /// Has `model` answer the instances of a request.
@@ -45,11 +124,7 @@ pub(super) async fn predict(
     payload: Payload,
 ) -> HttpResult<Response> {
     let mut admission = app.inference.admit_unparsed(Arc::clone(&model), options.context(&payload))?;
-    let limits = ReadLimits {
-        json_depth: app.config.max_json_depth,
-        pictures: app.inference.limits().max_pictures,
-        tensor_bytes: app.inference.limits().max_tensor_bytes,
-    };
+    let limits = ReadLimits::of(app);
     let data_type = model.input().data_type;
     let read = off_worker(payload.bytes.len(), move || read(&payload.bytes, data_type, limits)).await;
     let (instances, parameters) = match read {
@@ -68,7 +143,7 @@ pub(super) async fn predict(
         Instances::Pictures(pictures) => {
             let request = ClassifyRequest { pictures, top_k: options.top_k, aux: options.aux };
             let answer = app.inference.classify(admission, request).await?;
-            let predictions = answer.predictions.iter().map(PredictionJson).collect::<Vec<_>>();
+            let predictions = answer.predictions.iter().map(PredictionJson::from).collect::<Vec<_>>();
             Ok(Json(AnswerJson { predictions }).into_response())
         }
         Instances::Tensor(tensor) => {
@@ -88,6 +163,16 @@ struct ReadLimits {
     json_depth: usize,
     pictures: usize,
     tensor_bytes: usize,
+}
+
+impl ReadLimits {
+    fn of(app: &App) -> Self {
+        Self {
+            json_depth: app.config.max_json_depth,
+            pictures: app.inference.limits().max_pictures,
+            tensor_bytes: app.inference.limits().max_tensor_bytes,
+        }
+    }
 }
 
 /// What a request brings: all of one kind.

@@ -100,6 +100,16 @@ impl Preprocessor {
         self.plan.crops.count()
     }
 
+    /// The channels of the tensor and their order.
+    pub fn color(&self) -> Color {
+        self.plan.color
+    }
+
+    /// The order of the tensor's dimensions.
+    pub fn layout(&self) -> Layout {
+        self.plan.layout
+    }
+
     /// Height and width of the network's input.
     pub fn input_size(&self) -> (usize, usize) {
         (self.plan.height, self.plan.width)
@@ -112,6 +122,14 @@ impl Preprocessor {
     /// # Errors
     /// As [`Self::run`].
     pub fn tensor(&self, encoded: &[u8], limits: &PictureLimits) -> Result<Tensor> {
+        self.framed_tensor(encoded, limits).map(|(tensor, _)| tensor)
+    }
+
+    /// As [`Self::tensor`], with where the network's input lies in the picture.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn framed_tensor(&self, encoded: &[u8], limits: &PictureLimits) -> Result<(Tensor, Frame)> {
         match &self.table {
             Tables::F32(table) => self.tensor_of(encoded, limits, table),
             Tables::F16(table) => self.tensor_of(encoded, limits, table),
@@ -119,11 +137,16 @@ impl Preprocessor {
         }
     }
 
-    fn tensor_of<T: Element>(&self, encoded: &[u8], limits: &PictureLimits, table: &Table<T>) -> Result<Tensor> {
+    fn tensor_of<T: Element>(
+        &self,
+        encoded: &[u8],
+        limits: &PictureLimits,
+        table: &Table<T>,
+    ) -> Result<(Tensor, Frame)> {
         let [a, b, c] = self.row_shape();
         let mut elements = vec![T::zeroed(); self.crops() * a * b * c];
-        self.run_typed(encoded, limits, table, &mut elements)?;
-        Tensor::from_vec(vec![self.crops(), a, b, c], elements)
+        let frame = self.run_typed(encoded, limits, table, &mut elements)?;
+        Ok((Tensor::from_vec(vec![self.crops(), a, b, c], elements)?, frame))
     }
 
     /// Turns one encoded picture into `row`, which holds exactly the elements of [`Self::row_shape`], once for each crop.

@@ -10,8 +10,8 @@ use crate::triton::proto::model_instance_group::Kind;
 use crate::triton::proto::model_queue_policy::TimeoutAction;
 use crate::triton::proto::model_version_policy::{All, Latest, PolicyChoice, Specific};
 use crate::triton::proto::{
-    DataType, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput, ModelQueuePolicy,
-    ModelResponseCache, ModelTransactionPolicy, ModelVersionPolicy,
+    DataType, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput, ModelQueuePolicy, ModelResponseCache,
+    ModelTransactionPolicy, ModelVersionPolicy,
 };
 
 /// The platform of a graph, as metadata and configuration name it.

@@ -26,11 +26,34 @@ pub(super) struct Fingerprint {
 
 /// A file that is replaced by one of the same age and length is another inode.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct File {
+pub(super) struct File {
     path: PathBuf,
     length: u64,
     modified: Option<SystemTime>,
     inode: u64,
+}
+
+impl File {
+    /// The file at `path` as it is now.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self::new(path, &fs::metadata(path)?))
+    }
+
+    /// The files in and below a version's `folder`.
+    pub(super) fn all_in(folder: &Path) -> io::Result<Vec<Self>> {
+        let (mut files, mut budget) = (Vec::new(), MAX_FILES);
+        collect(folder, 1, &mut budget, &mut files)?;
+        Ok(files)
+    }
+
+    fn new(path: &Path, metadata: &fs::Metadata) -> Self {
+        Self {
+            path: path.to_owned(),
+            length: metadata.len(),
+            modified: metadata.modified().ok(),
+            inode: metadata.ino(),
+        }
+    }
 }
 
 impl Fingerprint {
@@ -90,12 +113,7 @@ fn collect(path: &Path, depth: usize, budget: &mut usize, files: &mut Vec<File>)
     *budget = budget.checked_sub(1).ok_or_else(|| {
         io::Error::other(format!("{}: a model's folder has more than {MAX_FILES} files", path.display()))
     })?;
-    files.push(File {
-        path: path.to_owned(),
-        length: metadata.len(),
-        modified: metadata.modified().ok(),
-        inode: metadata.ino(),
-    });
+    files.push(File::new(path, &metadata));
     Ok(())
 }
 

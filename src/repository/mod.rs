@@ -36,7 +36,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use self::control::{ModelControlConfig, ModelControlMode};
 pub use self::ensemble::{Ensemble, Member};
-pub use self::graph_model::GraphModel;
+pub use self::graph_model::{GraphModel, ModelFile};
 pub use self::interface::{ClassOutput, Interface};
 use self::lifecycle::Lines;
 use self::loader::{Action, Outcome};

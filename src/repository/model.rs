@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::config::ModelConfig;
+use super::config::{BatchingConfig, ModelConfig};
 use super::ensemble::{Ensemble, Member};
-use super::graph_model::GraphModel;
+use super::graph_model::{GraphModel, ModelFile};
 use super::interface::{ClassOutput, Interface};
 use super::tuning::{Setup, Subject, Tuner, Tuning};
 use super::wire::Wire;
@@ -79,6 +79,8 @@ impl Model {
         if !path.is_file() {
             return Err(Error::not_found(format!("{}: there is no such file", path.display())));
         }
+        // Before it is read: a file that changes meanwhile must not pass for the one that was loaded.
+        let file = ModelFile::of(path)?;
         let options = GraphOptions {
             providers: config.providers.clone(),
             intra_op_threads: instances::intra_op_threads(config),
@@ -94,23 +96,20 @@ impl Model {
         let wire = wire(config, graph.provider(), &input, &outputs).map_err(in_config)?;
         let classes = interface::class_output(&outputs, config.output.as_deref()).map_err(in_config)?;
         let class_count = interface::class_count(&outputs[classes]).map_err(in_file)?;
-        let preprocessor =
-            Preprocessor::new(&config.preprocess, &input.shape[1..], input.data_type).map_err(|error| {
-                match error.key {
-                    "input" => in_file(Error::invalid(error.message)),
-                    _ => in_config(error.to_string()),
-                }
-            })?;
+        let preprocessor = Preprocessor::new(&config.preprocess, &input.shape[1..], input.data_type);
+        let preprocessor = preprocessor.map_err(|error| match error.key {
+            "input" => in_file(Error::invalid(error.message)),
+            _ => in_config(error.to_string()),
+        })?;
         let labels = match &config.labels {
             // Triton's configuration names its labels, or there are none.
             None if config.triton.is_some() => Vec::new(),
-            None => labels::read(folder, None, class_count)?,
-            Some(path) => {
-                labels::read(folder, Some(path), class_count).map_err(|error| in_config(error.message().to_owned()))?
-            }
+            named => labels::read(folder, named.as_deref(), class_count).map_err(|error| match named {
+                Some(_) => in_config(error.message().to_owned()),
+                None => error,
+            })?,
         };
-        let row_shape = preprocessor.row_shape();
-        let crops = preprocessor.crops();
+        let (row_shape, crops) = (preprocessor.row_shape(), preprocessor.crops());
         interface::check_averages(&outputs, crops).map_err(in_config)?;
         let facts = facts::read(path, &outputs, row_shape)?;
         let branches = interface::branches(&outputs, classes, class_count, &facts.scores);
@@ -136,15 +135,10 @@ impl Model {
             Error::internal(format!("{}: the warm-up run failed", path.display())).with_source(error.chain())
         })?;
         let instance_count = sessions.len();
-        if config.batching.queue_size + instance_count * max_batch_size < crops {
-            return Err(in_config(format!("batching.queue_size: has no room for the {crops} crops of a picture")));
-        }
-        let picture_bytes = crops * interface::row_bytes(row_shape, input.data_type);
-        if config.batching.queue_bytes < picture_bytes {
-            return Err(in_config(format!("batching.queue_bytes: a picture takes {picture_bytes} bytes")));
-        }
-        let model_metrics = host.metrics.model(name, version);
+        let row_bytes = interface::row_bytes(row_shape, input.data_type);
+        check_room(&config.batching, instance_count * max_batch_size, crops, row_bytes).map_err(in_config)?;
         let options = instances::scheduler_options(config, max_batch_size, buckets, provider);
+        let model_metrics = host.metrics.model(name, version);
         let devices = instances::devices_of(provider, config, host.devices);
         let instances = sessions.into_iter().zip(devices).map(|(backend, device)| Instance { backend, device });
         let scheduler = Scheduler::start(name, instances.collect(), options, model_metrics.clone(), &measured)?;
@@ -169,6 +163,7 @@ impl Model {
         let graph_model = GraphModel {
             interface: Arc::clone(&interface),
             provider,
+            file,
             description: facts.description,
             preprocessor: Arc::new(preprocessor),
             scheduler,
@@ -313,6 +308,17 @@ impl Model {
             Kind::Ensemble(ensemble) => ensemble.requests().metrics(),
         }
     }
+}
+
+/// Whether a picture, which is `crops` rows of `row_bytes` bytes each, ever finds room in the queue and the `places` beyond it.
+fn check_room(batching: &BatchingConfig, places: usize, crops: usize, row_bytes: usize) -> Result<(), String> {
+    if batching.queue_size + places < crops {
+        return Err(format!("batching.queue_size: has no room for the {crops} crops of a picture"));
+    }
+    if batching.queue_bytes < crops * row_bytes {
+        return Err(format!("batching.queue_bytes: a picture takes {} bytes", crops * row_bytes));
+    }
+    Ok(())
 }
 
 /// Checks the graph against Triton's configuration, where that was read, and returns how clients see its tensors.

@@ -2,7 +2,8 @@
 
 Each file is a program: `python FILE HTTP_ADDRESS GRPC_ADDRESS MODEL_FILE`. tests/clients.rs starts the server, with the models
 `means` ([N, 3, 8, 8] to the mean of each channel, labels red, green, blue), `spare` (the same without labels, in batches of two;
-its file is MODEL_FILE) and `held` (which holds a single request back for an hour and runs two at once), and runs them.
+its file is MODEL_FILE), `filters` (a convolution with three filters) and `held` (which holds a single request back for an hour and
+runs two at once), and runs them.
 """
 
 import struct

@@ -39,7 +39,7 @@ class Reflection(unittest.TestCase):
             self.assertLessEqual(expected, set(services))
             file = served_file(channel, "convoy.v1.ImageClassifier")
         methods = file.services_by_name["ImageClassifier"].methods_by_name
-        self.assertEqual(set(methods), {"Classify", "ClassifyStream"})
+        self.assertEqual(set(methods), {"Classify", "ClassifyStream", "Explain"})
 
 
 main()

@@ -172,3 +172,34 @@ async fn a_stream_of_many_requests_loses_none() {
     ids.sort_unstable();
     assert_eq!(ids, (0..500).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn an_answer_is_explained() {
+    let repository = Repository::new().with("filters", &graphs::convolutional(8, 3), PLAIN_RECIPE, "zero\none\ntwo\n");
+    let server = start(config(&repository)).await;
+    let mut client = client(&server).await;
+    let request = pb::ExplainRequest { image: png([9, 90, 200]).into(), ..Default::default() };
+    let answer = client.explain(request.clone()).await.unwrap().into_inner();
+    assert_eq!((&*answer.model_name, &*answer.method, &*answer.layer), ("filters", "cam", "rectified"));
+    assert_eq!(answer.class.unwrap().label.as_deref(), Some("two"));
+    let heatmap = answer.heatmap.unwrap();
+    assert_eq!((heatmap.height, heatmap.width, heatmap.data.len()), (8, 8, 64));
+    assert!(heatmap.data.iter().all(|value| (value - (299.0 / 255.0 + 2.0)).abs() < 1e-5));
+    assert_eq!(answer.frame.unwrap().picture_width, 8);
+    assert!(answer.png.starts_with(b"\x89PNG"));
+
+    let projection =
+        pb::ExplainRequest { method: "guided".into(), layer: "rectified".into(), unit: Some(1), ..request.clone() };
+    let answer = client.explain(projection).await.unwrap().into_inner();
+    assert_eq!((answer.units.len(), answer.units[0].unit, answer.class), (1, 1, None));
+    for (wrong, code) in [
+        (pb::ExplainRequest { method: "magic".into(), ..request.clone() }, Code::InvalidArgument),
+        (pb::ExplainRequest { method: "guided".into(), unit: Some(3), ..request.clone() }, Code::InvalidArgument),
+        (pb::ExplainRequest { method: "cam".into(), patch: 3, ..request.clone() }, Code::InvalidArgument),
+        (pb::ExplainRequest { layer: "deep".into(), ..request.clone() }, Code::NotFound),
+        (pb::ExplainRequest { image: "text".into(), ..request.clone() }, Code::InvalidArgument),
+        (pb::ExplainRequest { model_name: "none".into(), ..request }, Code::NotFound),
+    ] {
+        assert_eq!(client.explain(wrong).await.unwrap_err().code(), code);
+    }
+}

@@ -5,7 +5,6 @@
 #[path = "../support/grpc.rs"]
 mod client;
 #[path = "../support/graphs.rs"]
-#[expect(dead_code, reason = "one graph is enough")]
 mod graphs;
 #[path = "../support/server.rs"]
 mod server;

@@ -118,7 +118,7 @@ async fn a_failed_run_is_answered_without_its_cause_and_the_model_lives_on() {
 async fn paths_and_methods_that_are_not_there_are_answered_in_json() {
     let (server, _repository) = server().await;
     for (method, path, status) in [
-        ("GET", "/", 404),
+        ("GET", "/none", 404),
         ("GET", "/v2/", 404),
         ("GET", "/v2/models", 404),
         ("GET", "/v2/models/none", 404),

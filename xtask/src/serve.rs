@@ -35,7 +35,7 @@ pub(crate) fn serve(device: Device, arguments: &[String]) -> Result<()> {
 
     let address = reachable(option(arguments, "--http-address").unwrap_or(DEFAULT_ADDRESS));
     let model = if own_models { "MODEL" } else { "efficientnet-lite0" };
-    progress::say("once the server says that it is ready, try");
+    progress::say(&format!("once the server says that it is ready, open http://{address}/ in a browser, or try"));
     progress::say(&format!("    curl -F image=@{} http://{address}/v1/models/{model}/classify", from_here(&photo)));
     progress::say("Ctrl-C stops the server");
     process::become_process(&mut server)

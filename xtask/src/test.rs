@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the set-up, the photographs and the real clients, then every test of the workspace.
+//! `cargo xtask test`: the set-up, the photographs, the real clients and what looks at the page, then every test of the workspace.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -18,6 +18,7 @@ use crate::venv;
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let ready = setup::setup(Device::Cpu)?;
     pins::photos().ensure()?;
+    pins::axe().ensure()?;
     venv::ensure()?;
 
     let mut cargo = process::cargo();

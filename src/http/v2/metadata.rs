@@ -4,20 +4,28 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::http::AppState;
 use crate::http::error::HttpResult;
 use crate::http::extract::Target;
 use crate::http::middleware::Probe;
+use crate::http::openapi::{Operation, Tag};
 use crate::inference::{EXTENSIONS, Inference};
 use crate::tensor::TensorSpec;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct ServerMetadata {
     name: &'static str,
     version: &'static str,
     extensions: &'static [&'static str],
+}
+
+/// What the document says of [`server`].
+pub(super) fn server_operation() -> Operation {
+    Operation::new("server_metadata", Tag::Inference, "Name, version and extensions of the server")
+        .answers::<ServerMetadata>("What the server is.")
 }
 
 /// `GET /v2`.
@@ -25,9 +33,14 @@ pub(super) async fn server() -> Json<ServerMetadata> {
     Json(ServerMetadata { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS })
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Live {
     live: bool,
+}
+
+/// What the document says of [`live`].
+pub(super) fn live_operation() -> Operation {
+    Operation::new("live", Tag::Health, "Whether the server is alive").answers::<Live>("It is.")
 }
 
 /// `GET /v2/health/live`: that this answers is the answer.
@@ -35,9 +48,16 @@ pub(super) async fn live() -> (Extension<Probe>, Json<Live>) {
     (Extension(Probe), Json(Live { live: true }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Ready {
     ready: bool,
+}
+
+/// What the document says of [`ready`] under the name `id`.
+pub(in crate::http) fn ready_operation(id: &'static str) -> Operation {
+    Operation::new(id, Tag::Health, "Whether the server should get traffic")
+        .answers::<Ready>("It should.")
+        .or_answers::<Ready>(503, "It loads its models, or is shutting down.")
 }
 
 /// `GET /v2/health/ready`: whether the server should get traffic.
@@ -46,10 +66,17 @@ pub(in crate::http) async fn ready(State(inference): State<Inference>) -> Respon
     (readiness_status(ready), Extension(Probe), Json(Ready { ready })).into_response()
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ModelReady<'a> {
     name: &'a str,
     ready: bool,
+}
+
+/// What the document says of [`model_ready`].
+pub(super) fn model_ready_operation() -> Operation {
+    Operation::new("model_ready", Tag::Inference, "Whether a model, or a version of it, can be used")
+        .answers::<ModelReady>("It can.")
+        .or_answers::<ModelReady>(503, "It can't.")
 }
 
 /// `GET …/ready`: whether one model, or one version, can be used.
@@ -62,7 +89,7 @@ fn readiness_status(ready: bool) -> StatusCode {
     if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ModelMetadata<'a> {
     name: &'a str,
     versions: Vec<String>,
@@ -71,7 +98,7 @@ struct ModelMetadata<'a> {
     outputs: Vec<TensorMetadata<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct TensorMetadata<'a> {
     name: &'a str,
     datatype: &'static str,
@@ -82,6 +109,13 @@ impl<'a> From<&'a TensorSpec> for TensorMetadata<'a> {
     fn from(spec: &'a TensorSpec) -> Self {
         Self { name: &spec.name, datatype: spec.data_type.as_str(), shape: &spec.shape }
     }
+}
+
+/// What the document says of [`model`].
+pub(super) fn model_operation() -> Operation {
+    Operation::new("model_metadata", Tag::Inference, "Inputs and outputs of a model")
+        .description("The batch dimension is included; -1 is variable.")
+        .answers::<ModelMetadata>("What goes in and comes out.")
 }
 
 /// `GET /v2/models/M[/versions/V]`: the graph's inputs and outputs, the batch dimension included, `-1` where one is open.

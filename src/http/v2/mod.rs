@@ -9,53 +9,57 @@ mod request;
 mod response;
 mod statistics;
 
-use std::sync::Arc;
-
-use axum::Router;
 use axum::extract::FromRef;
 use axum::http::HeaderName;
 use axum::middleware::map_response;
-use axum::routing::{get, post};
 
-pub(super) use self::metadata::ready;
-use super::App;
+pub(super) use self::metadata::{ready, ready_operation};
 use super::middleware::uncompressed;
+use super::routes::Routes;
 use crate::inference::Inference;
 
 /// The header that says how long a body's JSON part is, where raw tensors follow it.
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// The routes of health probes, for any state that has the facade.
-pub(super) fn probes<S>() -> Router<S>
+pub(super) fn probes<S>() -> Routes<S>
 where
     S: Clone + Send + Sync + 'static,
     Inference: FromRef<S>,
 {
-    Router::new().route("/v2/health/live", get(metadata::live)).route("/v2/health/ready", get(ready))
+    Routes::new().get("/v2/health/live", metadata::live, metadata::live_operation()).get(
+        "/v2/health/ready",
+        ready,
+        ready_operation("ready"),
+    )
 }
 
 /// The routes that change what is served.
-pub(super) fn administration() -> Router<Arc<App>> {
-    Router::new()
-        .route("/v2/repository/models/{model}/load", post(repository::load))
-        .route("/v2/repository/models/{model}/unload", post(repository::unload))
-        .route_layer(map_response(uncompressed))
+pub(super) fn administration() -> Routes {
+    Routes::new()
+        .post("/v2/repository/models/{model}/load", repository::load, repository::load_operation())
+        .post("/v2/repository/models/{model}/unload", repository::unload, repository::unload_operation())
+        .layer(map_response(uncompressed))
 }
 
 /// The other routes below `/v2`.
-pub(super) fn routes() -> Router<Arc<App>> {
-    let mut inference = Router::new();
-    let mut descriptions = Router::new()
-        .route("/v2", get(metadata::server))
-        .route("/v2/models/stats", get(statistics::of_all))
-        .route("/v2/repository/index", post(repository::index));
+pub(super) fn routes() -> Routes {
+    let mut inference = Routes::new();
+    let mut descriptions = Routes::new()
+        .get("/v2", metadata::server, metadata::server_operation())
+        .get("/v2/models/stats", statistics::of_all, statistics::operation("statistics", "Statistics of every model"))
+        .post("/v2/repository/index", repository::index, repository::index_operation());
     for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
-        inference = inference.route(&format!("{model}/infer"), post(infer::infer));
+        inference = inference.post(&format!("{model}/infer"), infer::infer, infer::operation());
         descriptions = descriptions
-            .route(model, get(metadata::model))
-            .route(&format!("{model}/ready"), get(metadata::model_ready))
-            .route(&format!("{model}/config"), get(model_config::show))
-            .route(&format!("{model}/stats"), get(statistics::of_model));
+            .get(model, metadata::model, metadata::model_operation())
+            .get(&format!("{model}/ready"), metadata::model_ready, metadata::model_ready_operation())
+            .get(&format!("{model}/config"), model_config::show, model_config::operation())
+            .get(
+                &format!("{model}/stats"),
+                statistics::of_model,
+                statistics::operation("model_statistics", "Statistics of a model"),
+            );
     }
-    inference.merge(descriptions.route_layer(map_response(uncompressed)))
+    inference.merge(descriptions.layer(map_response(uncompressed)))
 }

@@ -7,13 +7,16 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::http::AppState;
 use crate::http::error::HttpResult;
 use crate::http::extract::{Payload, Target};
-use crate::http::json;
+use crate::http::json::{self, off_worker};
+use crate::http::openapi::{Operation, Tag};
 use crate::repository::{Overrides, unloads_members};
 
 /// `POST /v2/repository/index`: every model and version with its state. The body may be empty.
@@ -23,26 +26,41 @@ pub(super) async fn index(State(app): AppState, payload: Payload) -> HttpResult<
         #[serde(default)]
         ready: bool,
     }
-    #[derive(Serialize)]
-    struct Row {
-        name: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        version: Option<String>,
-        state: &'static str,
-        reason: String,
-    }
     let query = if payload.bytes.is_empty() {
         Query::default()
     } else {
         json::parse(&payload.bytes, app.config.max_json_depth, "an index request")?
     };
-    let rows = app.inference.full_index(query.ready).await?.into_iter().map(|entry| Row {
+    let rows = app.inference.full_index(query.ready).await?.into_iter().map(|entry| RowJson {
         name: entry.name,
         version: entry.version.map(|version| version.to_string()),
         state: entry.state.as_str(),
         reason: entry.reason,
     });
     Ok(Json(rows.collect::<Vec<_>>()).into_response())
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "IndexRow")]
+struct RowJson {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    /// `READY`, `UNAVAILABLE`, `LOADING`, `UNLOADING` or `UNKNOWN`.
+    state: &'static str,
+    /// Why it is not ready, where something is to be said.
+    reason: String,
+}
+
+/// What the document says of [`index`].
+pub(super) fn index_operation() -> Operation {
+    Operation::new("repository_index", Tag::Management, "Every model and version with its state")
+        .json_body(json!({
+            "type": "object",
+            "properties": {"ready": {"type": "boolean", "default": false, "description": "Only what is ready."}},
+        }))
+        .optional_body()
+        .answers::<Vec<RowJson>>("The models and versions.")
 }
 
 #[derive(Deserialize, Default)]
@@ -57,10 +75,35 @@ impl Request {
     }
 }
 
+/// What the document says of [`load`].
+pub(super) fn load_operation() -> Operation {
+    let parameters = json!({
+        "type": "object",
+        "description": "`config`, the model's configuration as text, and `file:<version>/<name>`, files in base64.",
+        "additionalProperties": {"type": "string"},
+    });
+    Operation::new("load_model", Tag::Management, "Load a model, or load it again")
+        .json_body(json!({"type": "object", "properties": {"parameters": parameters}}))
+        .optional_body()
+        .refused_with(&[501])
+}
+
+/// What the document says of [`unload`].
+pub(super) fn unload_operation() -> Operation {
+    let parameters = json!({
+        "type": "object",
+        "properties": {"unload_dependents": {"type": "boolean", "description": "An ensemble's members, too."}},
+    });
+    Operation::new("unload_model", Tag::Management, "Unload a model")
+        .json_body(json!({"type": "object", "properties": {"parameters": parameters}}))
+        .optional_body()
+        .refused_with(&[501])
+}
+
 /// `POST /v2/repository/models/M/load`: the body may be empty, or have a configuration and files that override the model's.
 pub(super) async fn load(State(app): AppState, target: Target, payload: Payload) -> HttpResult<()> {
     let max_depth = app.config.max_json_depth;
-    let overrides = json::off_worker(payload.bytes.len(), move || {
+    let overrides = off_worker(payload.bytes.len(), move || {
         read_overrides(Request::read(&payload.bytes, max_depth, "a load request")?.parameters)
     });
     Ok(app.inference.load_model(&target.model, overrides.await?).await?)

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::http::AppState;
 use crate::http::error::HttpResult;
 use crate::http::extract::Target;
+use crate::http::openapi::{Operation, Tag};
 use crate::repository::Model;
 use crate::scheduler::statistics::{DurationStatistic, Statistics};
 
@@ -24,15 +26,24 @@ pub(super) async fn of_model(State(app): AppState, target: Target) -> HttpResult
 }
 
 fn answer(models: &[Arc<Model>]) -> Response {
-    #[derive(Serialize)]
-    struct Answer {
-        model_stats: Vec<ModelStatistics>,
-    }
     let model_stats = models.iter().map(|model| ModelStatistics::of(model)).collect();
-    Json(Answer { model_stats }).into_response()
+    Json(AnswerJson { model_stats }).into_response()
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Statistics")]
+struct AnswerJson {
+    model_stats: Vec<ModelStatistics>,
+}
+
+/// What the document says of both.
+pub(super) fn operation(id: &'static str, summary: &'static str) -> Operation {
+    Operation::new(id, Tag::Inference, summary)
+        .description("Cumulative since the model was loaded; times in nanoseconds.")
+        .answers::<AnswerJson>("Counts and times of each version.")
+}
+
+#[derive(Serialize, JsonSchema)]
 struct ModelStatistics {
     name: String,
     version: String,
@@ -45,7 +56,7 @@ struct ModelStatistics {
     memory_usage: [u8; 0],
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct InferenceStatistics {
     success: Duration,
     fail: Duration,
@@ -57,7 +68,7 @@ struct InferenceStatistics {
     cache_miss: Duration,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct BatchStatistics {
     batch_size: usize,
     compute_input: Duration,
@@ -65,7 +76,7 @@ struct BatchStatistics {
     compute_output: Duration,
 }
 
-#[derive(Serialize, Default)]
+#[derive(Serialize, Default, JsonSchema)]
 struct Duration {
     count: u64,
     ns: u64,

@@ -121,7 +121,11 @@ fn gpus_are_translated() {
     ] {
         let Translation { config, ignored, .. } = translated(text, GPU).unwrap();
         assert_eq!(config.providers, [Provider::Cuda(on(device_ids)), Provider::Cpu {}], "{text}");
-        assert_eq!(config.instances, InstancesConfig { count: count.map(Tunable::Number), intra_op_threads: None }, "{text}");
+        assert_eq!(
+            config.instances,
+            InstancesConfig { count: count.map(Tunable::Number), intra_op_threads: None },
+            "{text}"
+        );
         assert_eq!(needs_gpu(&triton::parse_text(text).unwrap()), only, "{text}");
         assert!(ignored.is_empty(), "{ignored:?}");
     }

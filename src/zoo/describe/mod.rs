@@ -4,12 +4,14 @@
 mod model;
 mod shapes;
 
+pub use model::shapes_of_model;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::graph::{Graph, Operation};
 
 /// The cost of a network for one picture.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Description {
     /// The architecture's or the graph's name.
     pub name: String,
@@ -30,7 +32,7 @@ pub struct Description {
 }
 
 /// The cost of one layer for one picture.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LayerCost {
     /// The layer's name.
     pub name: String,

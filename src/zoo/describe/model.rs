@@ -20,19 +20,36 @@ impl Description {
     /// # Errors
     /// `InvalidArgument` when the model has no input.
     pub fn of_model(model: &ModelProto, picture: Option<[usize; 3]>) -> Result<Self> {
-        let graph = model.graph.as_ref().ok_or_else(|| Error::invalid("the model has no graph"))?;
-        let constants: HashSet<_> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-        // Before version 4 of the format, initializers were inputs too.
-        let input = graph.input.iter().find(|input| !constants.contains(input.name.as_str()));
-        let input = input.ok_or_else(|| Error::invalid("the model has no input"))?;
-        let shape = input_shape(input, picture)
-            .ok_or_else(|| Error::invalid(format!("the input {} has no shape of a picture", input.name)))?;
-        let mut costs = Costs::new(graph, input, shape);
-        for node in &graph.node {
-            costs.node(node);
-        }
+        let (graph, costs) = costs(model, picture)?;
         Ok(costs.finish(&graph.name))
     }
+}
+
+/// The shapes, batch dimension included, of the values of `model` by name, for one picture or as many as the graph fixes. Where
+/// its graph leaves rows and columns open, they are those of `picture`, as in [`Description::of_model`]. Values whose shape
+/// cannot be inferred are left out.
+///
+/// # Errors
+/// `InvalidArgument` when the model has no input.
+pub fn shapes_of_model(model: &ModelProto, picture: Option<[usize; 3]>) -> Result<HashMap<String, Vec<usize>>> {
+    let (_, costs) = costs(model, picture)?;
+    Ok(costs.values.into_iter().map(|(name, value)| (name.to_owned(), value.shape)).collect())
+}
+
+/// What is known of the values and layers of `model`.
+fn costs(model: &ModelProto, picture: Option<[usize; 3]>) -> Result<(&GraphProto, Costs<'_>)> {
+    let graph = model.graph.as_ref().ok_or_else(|| Error::invalid("the model has no graph"))?;
+    let constants: HashSet<_> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    // Before version 4 of the format, initializers were inputs too.
+    let input = graph.input.iter().find(|input| !constants.contains(input.name.as_str()));
+    let input = input.ok_or_else(|| Error::invalid("the model has no input"))?;
+    let shape = input_shape(input, picture)
+        .ok_or_else(|| Error::invalid(format!("the input {} has no shape of a picture", input.name)))?;
+    let mut costs = Costs::new(graph, input, shape);
+    for node in &graph.node {
+        costs.node(node);
+    }
+    Ok((graph, costs))
 }
 
 /// The shape of the input with all dimensions known; the batch is 1 unless the graph fixes it.

@@ -4,6 +4,7 @@
 //! that is its own cost. The machine may be busy with other things, so floor and server take turns, and what counts is their
 //! ratio.
 
+mod explanations;
 mod overload;
 mod protocols;
 mod server;
@@ -51,19 +52,22 @@ enum Part {
     Overload,
     /// Resident memory.
     Memory,
+    /// Explanations beside requests, and what each takes.
+    Explanations,
 }
 
 impl Part {
-    const ALL: [(&str, Self); 4] = [
+    const ALL: [(&str, Self); 5] = [
         ("floor", Self::Floor),
         ("protocols", Self::Protocols),
         ("overload", Self::Overload),
         ("memory", Self::Memory),
+        ("explanations", Self::Explanations),
     ];
 }
 
 /// Measures and prints Markdown tables. `arguments`: the parts to measure (`floor`, `protocols`, `overload`,
-/// `memory`; all where none is named), and `--seconds S` for each measurement.
+/// `memory`, `explanations`; all where none is named), and `--seconds S` for each measurement.
 ///
 /// # Errors
 /// When the set-up fails, or a measurement does.
@@ -80,6 +84,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
             Part::Protocols => protocols::measure(&bench, &pictures[0].1)?,
             Part::Overload => overload::measure(&bench, &pictures[0].1)?,
             Part::Memory => bench.measure_memory(&pictures[0].1)?,
+            Part::Explanations => explanations::measure(&bench, &pictures[0].1)?,
         }
     }
     Ok(())

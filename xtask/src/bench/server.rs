@@ -1,14 +1,15 @@
 //! The server under measurement: started as a user would, stopped by SIGTERM.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::table::{self, Row};
 use crate::process;
@@ -117,6 +118,47 @@ impl Server {
         table::parse(&output(&mut bench)?)?.into_iter().next().context("the load has no measurement")
     }
 
+    /// Does `work` while one explanation of `picture` after the other is asked for, by this path below the model's. Returns how many
+    /// there were a second, too.
+    pub(super) fn while_explaining<T>(
+        &self,
+        model: &str,
+        query: &str,
+        picture: &Path,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, f64)> {
+        let picture = fs::read(picture)?;
+        let head = format!(
+            "POST /v1/models/{model}/explain?{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            picture.len()
+        );
+        let request = [head.as_bytes(), &picture].concat();
+        let explain = || {
+            let answer = exchange(TcpStream::connect(self.address)?, &request)?;
+            if !answer.starts_with("HTTP/1.1 200") {
+                bail!("an explanation was not answered: {}", answer.lines().last().unwrap_or_default());
+            }
+            Ok(())
+        };
+        // The first one makes the graphs.
+        explain()?;
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let explaining = scope.spawn(|| {
+                let (started, mut count) = (Instant::now(), 0);
+                while !is_done.load(Ordering::Relaxed) {
+                    explain()?;
+                    count += 1;
+                }
+                anyhow::Ok(f64::from(count) / started.elapsed().as_secs_f64())
+            });
+            let result = work();
+            is_done.store(true, Ordering::Relaxed);
+            let rate = explaining.join().map_err(|_| anyhow!("the load of explanations panicked"))??;
+            Ok((result?, rate))
+        })
+    }
+
     /// Stops the server as an orchestrator does, and holds it to its exit code.
     pub(super) fn stop(mut self) -> Result<()> {
         let pid = self.child.id().to_string();
@@ -209,12 +251,17 @@ fn free_address() -> Result<SocketAddr> {
 }
 
 fn is_ready(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(100))?;
-        stream.write_all(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer.starts_with("HTTP/1.1 200"))
+    let ask = || {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_millis(100))?;
+        exchange(stream, b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     };
-    ask().unwrap_or(false)
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// The answer to a request after which the server closes the connection.
+fn exchange(mut stream: TcpStream, request: &[u8]) -> io::Result<String> {
+    stream.write_all(request)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

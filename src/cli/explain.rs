@@ -1,0 +1,248 @@
+//! `convoy explain`: why a model answers what it does, worked out in this process, with no server.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::local::{self, Local, LocalArgs};
+use crate::error::Error;
+use crate::explain::{
+    ExcitingRequest, ExplainConfig, ExplainMetrics, ExplainRequest, Explainer, Explanation, Method, Rule, Work,
+};
+use crate::inference::Limits;
+use crate::preprocess::PictureLimits;
+use crate::repository::Model;
+
+/// What can be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Show {
+    /// Why the picture is of its class: a heatmap or a projection
+    Explanation,
+    /// The names of the layers
+    Layers,
+    /// The filters of the first convolution
+    Filters,
+    /// The feature maps of --layer
+    Features,
+    /// Those of the pictures that excite --unit of --layer most
+    Exciting,
+}
+
+/// Show why a model answers what it does, in this process, with no server
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The picture; for exciting ones, the pictures or folders of them
+    #[arg(value_name = "PICTURE")]
+    pictures: Vec<PathBuf>,
+
+    /// How: cam, gradcam, occlusion, deconvnet, guided or gradient [default: cam where the model allows it, else gradcam; for
+    /// exciting pictures, deconvnet]
+    #[arg(long)]
+    method: Option<Method>,
+
+    /// What to show
+    #[arg(long, value_enum, default_value_t = Show::Explanation)]
+    show: Show,
+
+    /// The class to explain, by its index [default: the most probable]
+    #[arg(long)]
+    class: Option<usize>,
+
+    /// The layer, by its name
+    #[arg(long, required_if_eq_any([("show", "features"), ("show", "exciting")]))]
+    layer: Option<String>,
+
+    /// The unit of the layer, a channel [default: the strongest]
+    #[arg(long, required_if_eq("show", "exciting"))]
+    unit: Option<usize>,
+
+    /// How many units to project, or exciting pictures to show [default: 1, or 9]
+    #[arg(long)]
+    count: Option<usize>,
+
+    /// Occlusion: the side of the square that covers the picture, in pixels of the network's input [default: a sixth of it]
+    #[arg(long)]
+    patch: Option<usize>,
+
+    /// Occlusion: how far the square moves [default: half its side]
+    #[arg(long)]
+    stride: Option<usize>,
+
+    /// Where the picture goes, as PNG
+    #[arg(long, short, value_name = "FILE", default_value = "explanation.png")]
+    output: PathBuf,
+
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    local: LocalArgs,
+}
+
+/// Explains what it was asked to, writes the picture and prints the numbers.
+///
+/// # Errors
+/// When ONNX Runtime, the model or a picture cannot be loaded, the model cannot be explained so, or the output cannot be written.
+pub(super) async fn run(args: &ExplainArgs) -> Result<()> {
+    let limits = Limits::default();
+    let Local { runtime, metrics, inference: _inference, model } =
+        tokio::task::block_in_place(|| local::load(&args.local, &limits))?;
+    let mut out = io::stdout().lock();
+    if args.show == Show::Layers {
+        let graph = model.graph().context("an ensemble has no layers of its own: name a member")?;
+        for layer in &graph.description().layers {
+            let shape = layer.output_shape.as_ref().map_or_else(|| "?".to_owned(), |shape| format!("{shape:?}"));
+            writeln!(out, "{}\t{}\t{shape}", layer.name, layer.operator)?;
+        }
+        return Ok(());
+    }
+    let paths = tokio::task::block_in_place(|| files(&args.pictures))?;
+    let limits = PictureLimits { max_pixels: limits.max_pixels, max_decode_bytes: limits.max_decode_bytes };
+    let explain_metrics = ExplainMetrics::register(metrics.registry())?;
+    let explainer = Explainer::new(runtime, &ExplainConfig::default(), limits, explain_metrics);
+
+    let (png, answer) = show(args, &explainer, model, paths).await?;
+    tokio::task::block_in_place(|| std::fs::write(&args.output, png))
+        .with_context(|| format!("{} cannot be written", args.output.display()))?;
+    if args.json {
+        writeln!(out, "{answer}")?;
+    } else {
+        print(&mut out, &answer)?;
+        writeln!(out, "picture: {}", args.output.display())?;
+    }
+    Ok(())
+}
+
+/// What is asked for, as PNG and as JSON.
+async fn show(
+    args: &ExplainArgs,
+    explainer: &Explainer,
+    model: Arc<Model>,
+    paths: Vec<PathBuf>,
+) -> Result<(Vec<u8>, Value)> {
+    let layer = args.layer.clone().unwrap_or_default();
+    Ok(match args.show {
+        Show::Filters => {
+            let filters = explainer.admit(model, Work::Filters, None)?.filters().await?;
+            (filters.png, json!({"layer": filters.layer, "shape": filters.shape}))
+        }
+        Show::Features => {
+            let picture = single(&paths)?;
+            let features = explainer.admit(model, Work::Features, None)?.features(picture, layer).await?;
+            let channels: Vec<_> = features
+                .channels
+                .iter()
+                .map(|it| json!({"min": it.min, "max": it.max, "mean": it.mean, "std": it.std, "active": it.active}))
+                .collect();
+            (features.png, json!({"layer": features.layer, "shape": features.shape, "channels": channels}))
+        }
+        Show::Exciting => {
+            let rule = args.method.map_or(Ok(Rule::Deconvnet), Method::rule)?;
+            let (unit, count) = (args.unit.unwrap_or_default(), args.count.unwrap_or(ExcitingRequest::DEFAULT_COUNT));
+            let request = ExcitingRequest { layer, unit, count, rule };
+            let names = paths.clone();
+            // One at a time: a folder may hold more than the memory does.
+            let pictures = paths.into_iter().map(|path| {
+                let unread = |error| Error::invalid(format!("{} cannot be read", path.display())).with_source(error);
+                std::fs::read(&path).map(Bytes::from).map_err(unread)
+            });
+            let exciting = explainer.admit(model, Work::Exciting, None)?.exciting(request, pictures).await?;
+            let pictures = exciting.pictures.iter().map(|it| {
+                let path = names.get(it.index).map(|path| path.display().to_string());
+                json!({"picture": path, "activation": it.unit.activation, "row": it.unit.row, "column": it.unit.column})
+            });
+            let pictures: Vec<_> = pictures.collect();
+            (exciting.png, json!({"layer": exciting.layer, "unit": unit, "pictures": pictures}))
+        }
+        Show::Explanation | Show::Layers => {
+            let request = ExplainRequest {
+                picture: single(&paths)?,
+                method: args.method,
+                class: args.class,
+                layer: args.layer.clone(),
+                unit: args.unit,
+                count: args.count.unwrap_or(1),
+                patch: args.patch,
+                stride: args.stride,
+            };
+            let work = Work::Explanation(args.method);
+            let explanation = explainer.admit(model, work, None)?.explain(request).await?;
+            let answer = to_json(&explanation);
+            (explanation.png, answer)
+        }
+    })
+}
+
+/// What `paths` name: files, and the pictures in folders, in the order of their names.
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+        let mut inside = entries.with_context(|| format!("{} cannot be read", path.display()))?;
+        inside.retain(|path| is_picture(path));
+        inside.sort_unstable();
+        files.extend(inside);
+    }
+    Ok(files)
+}
+
+/// Whether the file's name says that it is a picture: folders hold other things, too.
+fn is_picture(path: &Path) -> bool {
+    const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
+}
+
+fn single(paths: &[PathBuf]) -> Result<Bytes> {
+    let [path] = paths else {
+        bail!("one picture must be named, not {}", paths.len());
+    };
+    let bytes = tokio::task::block_in_place(|| std::fs::read(path));
+    Ok(bytes.with_context(|| format!("{} cannot be read", path.display()))?.into())
+}
+
+fn to_json(explanation: &Explanation) -> Value {
+    let class = explanation.class.as_ref();
+    let units = explanation.units.iter();
+    let units =
+        units.map(|it| json!({"unit": it.unit, "row": it.row, "column": it.column, "activation": it.activation}));
+    let heatmap = &explanation.heatmap;
+    json!({
+        "method": explanation.method.as_str(),
+        "class": class.map(|it| json!({"index": it.index, "label": it.label.as_deref(), "score": it.score})),
+        "layer": explanation.layer,
+        "units": units.collect::<Vec<_>>(),
+        "heatmap": {"shape": [heatmap.height, heatmap.width], "data": heatmap.data},
+    })
+}
+
+/// Prints what is short enough to be read, a line a key.
+fn print(out: &mut impl Write, answer: &Value) -> io::Result<()> {
+    for (key, value) in answer.as_object().into_iter().flatten() {
+        match value {
+            Value::Null => {}
+            Value::Array(list) if list.is_empty() => {}
+            Value::Array(list) if list.iter().all(Value::is_object) => {
+                for (index, item) in list.iter().enumerate() {
+                    writeln!(out, "{key} {index}: {item}")?;
+                }
+            }
+            // Hundreds of numbers: --json has them, and the picture shows them.
+            Value::Object(map) if map.contains_key("data") => {}
+            Value::String(text) => writeln!(out, "{key}: {text}")?,
+            other => writeln!(out, "{key}: {other}")?,
+        }
+    }
+    Ok(())
+}

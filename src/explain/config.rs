@@ -1,0 +1,37 @@
+//! The options of explanations.
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// The `[explain]` table of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExplainConfig {
+    /// How many explanations are worked on at the same time, each on one core, of which it gets a tenth where requests want it.
+    pub max_concurrent: usize,
+    /// How many more may wait for their turn.
+    pub max_waiting: usize,
+    /// The most bytes of weights in the graphs that are kept between explanations. A graph that is larger by itself is made anew
+    /// each time.
+    pub cache_bytes: usize,
+}
+
+impl Default for ExplainConfig {
+    fn default() -> Self {
+        Self { max_concurrent: 1, max_waiting: 16, cache_bytes: 512 << 20 }
+    }
+}
+
+impl ExplainConfig {
+    /// Checks what no single value can show.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the key.
+    pub fn validate(&self) -> Result<()> {
+        if self.max_concurrent == 0 {
+            return Err(Error::invalid("explain.max_concurrent must be at least 1"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! The pictures of a set that excite a unit most, each beside what of it does: figure 2 of Zeiler and Fergus 2013.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use image::{RgbImage, imageops};
+
+use super::graphs::Graphs;
+use super::projection::{Peak, graphs, peak_of, peaks, project, shown};
+use super::subject::{Prepared, Subject, lock};
+use super::{Exciting, ExcitingPicture, ExcitingRequest, picture};
+use crate::error::{Error, Result};
+
+/// The rows and columns that a cutting is shown with.
+const CELL: u32 = 128;
+
+/// A picture that is among the most exciting ones so far.
+struct Found {
+    index: usize,
+    peak: Peak,
+    prepared: Prepared,
+    encoded: Bytes,
+}
+
+/// The `request.count` of `pictures` in which the unit is strongest.
+///
+/// # Errors
+/// `InvalidArgument` when there is no picture or no such unit; a picture's own, which says its index.
+pub(super) fn exciting(
+    subject: &Subject,
+    request: &ExcitingRequest,
+    encoded: impl Iterator<Item = Result<Bytes>>,
+) -> Result<Exciting> {
+    if request.count == 0 {
+        return Err(Error::invalid("count must be at least 1"));
+    }
+    let graphs = graphs(subject, request.rule, Some(&request.layer))?;
+    let mut graphs = lock(&graphs);
+    // The strongest first, of equals the earlier.
+    let mut found: Vec<Found> = Vec::new();
+    for (index, encoded) in encoded.enumerate() {
+        subject.check_canceled()?;
+        let in_picture = |error: Error| error.map_message(|message| format!("picture {index}: {message}"));
+        let encoded = encoded.map_err(in_picture)?;
+        let prepared = subject.prepare(&encoded).map_err(in_picture)?;
+        let values = graphs.forward(&prepared.row)?;
+        let row = Graphs::row(&values, &graphs.from)?;
+        let peak = peak_of(&peaks(&row, &graphs)?, request.unit, &graphs.layer)?;
+        let at = found.partition_point(|other| other.peak.activation.total_cmp(&peak.activation).is_ge());
+        found.insert(at, Found { index, peak, prepared, encoded });
+        found.truncate(request.count);
+    }
+    if found.is_empty() {
+        return Err(Error::invalid("at least one picture must be given"));
+    }
+    let mut pictures = Vec::new();
+    let mut cells = Vec::new();
+    for Found { index, peak, prepared, encoded } in found {
+        subject.check_canceled()?;
+        // Run once more: the values of several pictures would take too much memory.
+        let values = graphs.forward(&prepared.row)?;
+        let unit = project(subject, &mut graphs, &values, peak)?;
+        let seen = seen(subject, &unit.projection);
+        let cut = |whole: &RgbImage| {
+            let [x, y] = [&seen.0, &seen.1].map(|range| (range.start, range.end - range.start));
+            let part = imageops::crop_imm(whole, x.0, y.0, x.1, y.1).to_image();
+            imageops::resize(&part, CELL, CELL, imageops::FilterType::CatmullRom)
+        };
+        cells.push(cut(&subject.input_pixels(&encoded)?));
+        cells.push(cut(&shown(subject, &unit.projection)));
+        pictures.push(ExcitingPicture { index, unit, frame: prepared.frame });
+    }
+    // Pairs stay together: the number of columns is even.
+    let columns = 2 * picture::square(pictures.len().div_ceil(2));
+    let png = picture::png(&picture::grid(&cells, columns, 1))?;
+    Ok(Exciting { layer: graphs.layer.clone(), pictures, png })
+}
+
+/// The columns and rows of the input that the unit sees: the smallest square, or what is in the input of it, around all that came back.
+fn seen(subject: &Subject, projection: &[f32]) -> (Range<u32>, Range<u32>) {
+    let (height, width) = subject.graph.input_size();
+    square_around(projection, width, height)
+}
+
+fn square_around(projection: &[f32], width: usize, height: usize) -> (Range<u32>, Range<u32>) {
+    let places = projection.iter().enumerate().filter(|(_, value)| **value != 0.0);
+    let (mut x, mut y) = (width..0, height..0);
+    for (place, _) in places {
+        let (row, column) = (place % (width * height) / width, place % width);
+        x = x.start.min(column)..x.end.max(column + 1);
+        y = y.start.min(row)..y.end.max(row + 1);
+    }
+    if x.is_empty() || y.is_empty() {
+        return (0..width as u32, 0..height as u32);
+    }
+    let side = x.len().max(y.len());
+    let widen = |range: Range<usize>, size: usize| {
+        let side = side.min(size);
+        let start = (range.start + range.end).saturating_sub(side) / 2;
+        let start = start.min(size - side);
+        start as u32..(start + side) as u32
+    };
+    (widen(x, width), widen(y, height))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_seen_is_a_square_around_all_that_came_back() {
+        let mut projection = vec![0.0; 3 * 8 * 10];
+        assert_eq!(square_around(&projection, 10, 8), (0..10, 0..8));
+        projection[2 * 80 + 3 * 10 + 4] = 1.0;
+        assert_eq!(square_around(&projection, 10, 8), (4..5, 3..4));
+        projection[3 * 10 + 8] = -1.0;
+        assert_eq!(square_around(&projection, 10, 8), (4..9, 1..6));
+        projection[0] = 1.0;
+        assert_eq!(square_around(&projection, 10, 8), (0..9, 0..8));
+    }
+}

@@ -1,0 +1,125 @@
+//! Units projected back to the picture: what of the picture made them answer.
+
+use image::RgbImage;
+
+use super::adjoint::Rule;
+use super::cache::{Purpose, SharedGraphs};
+use super::graphs::{Graphs, Plan, Values};
+use super::subject::{Prepared, Subject, lock};
+use super::{ExplainRequest, Explanation, Heatmap, Method, Unit, picture};
+use crate::error::{Error, Result};
+
+/// A unit at one place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Peak {
+    pub(super) unit: usize,
+    place: usize,
+    pub(super) activation: f32,
+}
+
+/// The graphs that take a layer, or without one the class scores, back to the picture. Always as they are: where maxima lie must not
+/// depend on how a graph was rewritten.
+pub(super) fn graphs(subject: &Subject, rule: Rule, layer: Option<&str>) -> Result<SharedGraphs> {
+    subject.graphs(Purpose::Projection(rule, layer.map(str::to_owned)), |network, make| {
+        let logits = network.logits(subject.class_output());
+        let from = layer.map_or(Ok(logits.clone()), |layer| network.layer(layer))?;
+        let logits = layer.is_none().then_some(logits.as_str());
+        make(Plan { network, from: &from, back: Some((network.input(), rule)), logits, optimize: false })
+    })
+}
+
+/// Projects the units that `request` asks for.
+///
+/// # Errors
+/// `InvalidArgument` for a unit or class that there is not.
+pub(super) fn projection(subject: &Subject, request: &ExplainRequest, rule: Rule) -> Result<Explanation> {
+    let graphs = graphs(subject, rule, request.layer.as_deref())?;
+    let prepared = subject.prepare(&request.picture)?;
+    let mut graphs = lock(&graphs);
+    let values = graphs.forward(&prepared.row)?;
+    let row = Graphs::row(&values, &graphs.from)?;
+    let mut peaks = peaks(&row, &graphs)?;
+    // Units of the class scores are classes.
+    let unit = request.unit.or(request.class);
+    let class = if request.layer.is_none() { Some(subject.class(&graphs, &values, unit)?) } else { None };
+    match unit {
+        Some(unit) => peaks = vec![peak_of(&peaks, unit, &graphs.layer)?],
+        None => {
+            peaks.sort_by(|a, b| b.activation.total_cmp(&a.activation));
+            peaks.truncate(request.count);
+        }
+    }
+    let mut units = Vec::new();
+    for peak in peaks {
+        subject.check_canceled()?;
+        units.push(project(subject, &mut graphs, &values, peak)?);
+    }
+    let layer = Some(graphs.layer.clone());
+    let heatmap = saliency(subject, &units[0].projection);
+    let cells: Vec<_> = units.iter().map(|unit| shown(subject, &unit.projection)).collect();
+    let png = match cells.as_slice() {
+        [cell] => picture::png(cell)?,
+        cells => picture::png(&picture::grid(cells, picture::square(cells.len()), 1))?,
+    };
+    let Prepared { frame, .. } = prepared;
+    Ok(Explanation { method: Method::Projection(rule), class, layer, units, heatmap, frame, png })
+}
+
+/// The strongest place of each channel.
+pub(super) fn peaks(row: &[f32], graphs: &Graphs) -> Result<Vec<Peak>> {
+    let units = graphs.shape.get(1).copied().unwrap_or_default();
+    if units == 0 || row.len() < units {
+        return Err(Error::invalid(format!("the layer {} has no channels", graphs.layer)));
+    }
+    let peak = |(unit, places): (usize, &[f32])| {
+        // The first of equals.
+        let best =
+            places.iter().copied().enumerate().fold((0, f32::NEG_INFINITY), |best, (place, value)| {
+                if value > best.1 { (place, value) } else { best }
+            });
+        Peak { unit, place: best.0, activation: best.1 }
+    };
+    Ok(row.chunks_exact(row.len() / units).enumerate().map(peak).collect())
+}
+
+/// The peak of one unit.
+///
+/// # Errors
+/// `InvalidArgument` when there is no such unit.
+pub(super) fn peak_of(peaks: &[Peak], unit: usize, layer: &str) -> Result<Peak> {
+    let missing = || Error::invalid(format!("there is no unit {unit}: the layer {layer} has {}", peaks.len()));
+    peaks.get(unit).copied().ok_or_else(missing)
+}
+
+/// Projects one unit back.
+pub(super) fn project(subject: &Subject, graphs: &mut Graphs, values: &Values, peak: Peak) -> Result<Unit> {
+    let places = graphs.shape.iter().skip(2).product::<usize>();
+    let mut seed = vec![0.0; graphs.shape.iter().skip(1).product()];
+    seed[peak.unit * places + peak.place] = 1.0;
+    let back = graphs.back(values, seed)?;
+    let columns = graphs.shape.get(3).copied().unwrap_or(1);
+    Ok(Unit {
+        unit: peak.unit,
+        row: peak.place / columns,
+        column: peak.place % columns,
+        activation: peak.activation,
+        projection: subject.planes(&back),
+    })
+}
+
+/// A projection as it is shown.
+pub(super) fn shown(subject: &Subject, projection: &[f32]) -> RgbImage {
+    let (height, width) = subject.graph.input_size();
+    let planes = if projection.len() == height * width { &projection.repeat(3) } else { projection };
+    picture::signed(planes, width, height)
+}
+
+/// The largest magnitude of the channels: Simonyan et al. 2013, section 3.1.
+fn saliency(subject: &Subject, projection: &[f32]) -> Heatmap {
+    let (height, width) = subject.graph.input_size();
+    let mut data = vec![0f32; height * width];
+    for plane in projection.chunks_exact(height * width) {
+        data.iter_mut().zip(plane).for_each(|(largest, value)| *largest = largest.max(value.abs()));
+    }
+    Heatmap { height, width, data }
+}

@@ -1,0 +1,304 @@
+//! Explanations: `explain`, `filters`, `features` and `exciting` below a model's path, and the verb `:explain`.
+
+mod json;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use self::json::{ExcitingJson, FeaturesJson, FiltersJson};
+pub(super) use self::json::{ExplanationJson, OfModel};
+use super::classify::read_pictures;
+use super::error::HttpResult;
+use super::extract::{Parameters, Payload, Target};
+use super::json::off_worker;
+use super::openapi::{Operation, Tag};
+use super::{App, AppState};
+use crate::error::{Error, Result};
+use crate::explain::{Admission, ExcitingRequest, ExplainRequest, Method, Rule, Work};
+use crate::repository::Model;
+
+/// What may be said beside the picture, in the query.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Options {
+    /// `cam`, `gradcam`, `occlusion`, `deconvnet`, `guided` or `gradient`; `cam` where the head allows it, else `gradcam`.
+    #[serde(default, deserialize_with = "parsed")]
+    #[schemars(with = "Option<String>")]
+    method: Option<Method>,
+    /// The class that is asked about, by its index; the most probable one.
+    class: Option<usize>,
+    /// The layer whose maps are weighted, or whose units are taken back.
+    layer: Option<String>,
+    /// The unit of the layer that is taken back: a channel; the strongest.
+    unit: Option<usize>,
+    /// How many of the strongest units are taken back, each by itself; 1.
+    #[schemars(range(min = 1, max = ExplainRequest::MAX_UNITS))]
+    count: Option<usize>,
+    /// Of occlusion: the side of the square, in pixels of the network's input; a sixth of that.
+    patch: Option<usize>,
+    /// Of occlusion: how far the square moves; half of the patch.
+    stride: Option<usize>,
+    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    timeout_ms: Option<u64>,
+}
+
+impl Options {
+    /// Admits a request that came with `payload`.
+    pub(super) fn admit(&self, app: &App, model: &Arc<Model>, payload: &Payload) -> Result<Admission> {
+        let deadline = deadline(payload.received, self.timeout_ms);
+        app.explainer.admit(Arc::clone(model), Work::Explanation(self.method), deadline)
+    }
+
+    pub(super) fn request(&self, picture: Bytes) -> ExplainRequest {
+        ExplainRequest {
+            picture,
+            method: self.method,
+            class: self.class,
+            layer: self.layer.clone(),
+            unit: self.unit,
+            count: self.count.unwrap_or(1),
+            patch: self.patch,
+            stride: self.stride,
+        }
+    }
+}
+
+fn parsed<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// When a request ends that arrived at `received`; without a timeout, or with 0, never.
+fn deadline(received: Instant, timeout_ms: Option<u64>) -> Option<Instant> {
+    let timeout = timeout_ms.filter(|&timeout| timeout > 0)?;
+    received.checked_add(Duration::from_millis(timeout))
+}
+
+/// What the document says of [`explain`].
+pub(super) fn operation() -> Operation {
+    answers_a_picture::<ExplanationJson>(
+        Operation::new("explain", Tag::Explain, "Why a model answers what it does, or what a unit sees")
+            .query::<Options>()
+            .pictures()
+            .refused_with(&[501, 504]),
+        "The explanation.",
+    )
+}
+
+/// `operation` with an answer in JSON or, for `Accept: image/png`, the picture alone.
+fn answers_a_picture<T: JsonSchema + Serialize>(operation: Operation, description: &'static str) -> Operation {
+    operation
+        .description("`Accept: image/png` asks for the picture alone.")
+        .answers::<OfModel<T>>(description)
+        .answers_bytes(description, "image/png")
+}
+
+/// `POST /v1/models/M[/versions/V]/explain`.
+pub(super) async fn explain(
+    State(app): AppState,
+    target: Target,
+    Parameters(options): Parameters<Options>,
+    headers: HeaderMap,
+    payload: Payload,
+) -> HttpResult<Response> {
+    let model = app.inference.model(&target.model, target.version)?;
+    let mut admission = options.admit(&app, &model, &payload)?;
+    let picture = admission.note(read_picture(&app, &headers, payload.bytes).await)?;
+    let explanation = admission.explain(options.request(picture)).await?;
+    if prefers_png(&headers) {
+        return Ok(picture_response(explanation.png));
+    }
+    let numbers = explanation.heatmap.data.len();
+    json_response(numbers, move || OfModel::new(&model, ExplanationJson::from(explanation))).await
+}
+
+/// What the document says of [`filters`].
+pub(super) fn filters_operation() -> Operation {
+    answers_a_picture::<FiltersJson>(
+        Operation::new("filters", Tag::Explain, "The filters of the first convolution").refused_with(&[429]),
+        "The weights, and a grid of the filters.",
+    )
+}
+
+/// `GET /v1/models/M[/versions/V]/filters`.
+pub(super) async fn filters(State(app): AppState, target: Target, headers: HeaderMap) -> HttpResult<Response> {
+    let model = app.inference.model(&target.model, target.version)?;
+    let filters = app.explainer.admit(Arc::clone(&model), Work::Filters, None)?.filters().await?;
+    if prefers_png(&headers) {
+        return Ok(picture_response(filters.png));
+    }
+    json_response(filters.weights.len(), move || OfModel::new(&model, FiltersJson::from(filters))).await
+}
+
+/// The layer that a request is about.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FeaturesOptions {
+    /// Its name, as `/architecture` has it.
+    layer: String,
+    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    timeout_ms: Option<u64>,
+}
+
+/// What the document says of [`features`].
+pub(super) fn features_operation() -> Operation {
+    answers_a_picture::<FeaturesJson>(
+        Operation::new("features", Tag::Explain, "What a layer makes of a picture")
+            .query::<FeaturesOptions>()
+            .pictures()
+            .refused_with(&[501, 504]),
+        "A grid of the layer's maps, and statistics of its channels.",
+    )
+}
+
+/// `POST /v1/models/M[/versions/V]/features`.
+pub(super) async fn features(
+    State(app): AppState,
+    target: Target,
+    Parameters(options): Parameters<FeaturesOptions>,
+    headers: HeaderMap,
+    payload: Payload,
+) -> HttpResult<Response> {
+    let model = app.inference.model(&target.model, target.version)?;
+    let deadline = deadline(payload.received, options.timeout_ms);
+    let mut admission = app.explainer.admit(Arc::clone(&model), Work::Features, deadline)?;
+    let picture = admission.note(read_picture(&app, &headers, payload.bytes).await)?;
+    let features = admission.features(picture, options.layer).await?;
+    if prefers_png(&headers) {
+        return Ok(picture_response(features.png));
+    }
+    json_response(features.channels.len(), move || OfModel::new(&model, FeaturesJson::from(features))).await
+}
+
+/// The unit that a request is about, and how many pictures are wanted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExcitingOptions {
+    /// The layer's name.
+    layer: String,
+    /// The unit: a channel of the layer.
+    unit: usize,
+    /// How many pictures are wanted.
+    #[serde(default = "default_count")]
+    count: usize,
+    /// `deconvnet`, `guided` or `gradient`; `deconvnet`.
+    #[serde(default, deserialize_with = "parsed")]
+    #[schemars(with = "Option<String>")]
+    method: Option<Method>,
+    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    timeout_ms: Option<u64>,
+}
+
+fn default_count() -> usize {
+    ExcitingRequest::DEFAULT_COUNT
+}
+
+/// What the document says of [`exciting`].
+pub(super) fn exciting_operation() -> Operation {
+    answers_a_picture::<ExcitingJson>(
+        Operation::new("exciting", Tag::Explain, "Which of the pictures excite a unit most")
+            .query::<ExcitingOptions>()
+            .pictures()
+            .refused_with(&[501, 504]),
+        "The most exciting first, each beside what came back of it.",
+    )
+}
+
+/// `POST /v1/models/M[/versions/V]/exciting`.
+pub(super) async fn exciting(
+    State(app): AppState,
+    target: Target,
+    Parameters(options): Parameters<ExcitingOptions>,
+    headers: HeaderMap,
+    payload: Payload,
+) -> HttpResult<Response> {
+    let rule = options.method.map_or(Ok(Rule::Deconvnet), Method::rule)?;
+    let model = app.inference.model(&target.model, target.version)?;
+    let deadline = deadline(payload.received, options.timeout_ms);
+    let mut admission = app.explainer.admit(Arc::clone(&model), Work::Exciting, deadline)?;
+    let pictures = admission.note(read_pictures(&app, &headers, payload.bytes).await)?;
+    let request = ExcitingRequest { layer: options.layer, unit: options.unit, count: options.count, rule };
+    let exciting = admission.exciting(request, pictures.into_iter().map(Ok)).await?;
+    if prefers_png(&headers) {
+        return Ok(picture_response(exciting.png));
+    }
+    json_response(0, move || OfModel::new(&model, ExcitingJson::new(options.unit, exciting))).await
+}
+
+async fn read_picture(app: &App, headers: &HeaderMap, body: Bytes) -> Result<Bytes> {
+    let pictures = read_pictures(app, headers, body).await?;
+    let count = pictures.len();
+    let Ok([picture]) = <[Bytes; 1]>::try_from(pictures) else {
+        return Err(Error::invalid(format!("one picture is explained at a time, but {count} were given")));
+    };
+    Ok(picture)
+}
+
+fn picture_response(png: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "image/png")], png).into_response()
+}
+
+/// JSON of about so many numbers and a picture.
+pub(super) async fn json_response<T: Serialize>(
+    numbers: usize,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> HttpResult<Response> {
+    /// What a number takes as text, and more than a picture as a rule.
+    const NUMBER_BYTES: usize = 12;
+    const PICTURE_BYTES: usize = 128 << 10;
+    Ok(off_worker(numbers * NUMBER_BYTES + PICTURE_BYTES, move || Ok(Json(body()).into_response())).await?)
+}
+
+/// Whether `Accept` ranks PNG before JSON.
+fn prefers_png(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges: Vec<(&str, f32)> = values
+        .flat_map(|value| value.split(','))
+        .map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            let quality = parts.find_map(|part| part.strip_prefix("q=")).and_then(|quality| quality.parse().ok());
+            (name, quality.unwrap_or(1.0))
+        })
+        .collect();
+    // As in RFC 9110, the most specific range that holds counts.
+    let quality = |names: [&str; 3]| {
+        let of = |name| ranges.iter().find(|(range, _)| range.eq_ignore_ascii_case(name)).map(|(_, quality)| *quality);
+        names.into_iter().find_map(of).unwrap_or(0.0)
+    };
+    quality(["image/png", "image/*", "*/*"]) > quality(["application/json", "application/*", "*/*"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn png_is_answered_where_it_is_preferred() {
+        for (accept, png) in [
+            ("image/png", true),
+            ("image/*", true),
+            ("image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5", true),
+            ("application/json;q=0.5, image/png", true),
+            ("*/*", false),
+            ("application/json, image/png;q=0.9", false),
+            ("application/json, image/png", false),
+            ("text/html", false),
+            ("image/png;q=0, */*", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(prefers_png(&headers), png, "{accept}");
+        }
+        assert!(!prefers_png(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,134 @@
+// A picture on a canvas, and what explains it painted over it.
+
+import { el } from "/page/dom.js";
+
+/** The longest side of a canvas in pixels: sharp on a phone's screen, and small enough for many pictures. */
+const LONGEST = 960;
+
+/** From little to much: blue, cyan, green, yellow, red, as the legend has them. */
+const STOPS = [[43, 63, 208], [25, 181, 201], [127, 211, 78], [245, 211, 39], [227, 57, 31]];
+
+/** The colour of a value from 0 to 1. */
+function colour(value) {
+  const place = value * (STOPS.length - 1);
+  const below = Math.min(Math.floor(place), STOPS.length - 2);
+  return STOPS[below].map((it, channel) => it + (STOPS[below + 1][channel] - it) * (place - below));
+}
+
+/** A heatmap as a small canvas: what is not above zero is clear, and the rest the less clear the larger it is. */
+export function heatmapCanvas({ shape: [height, width], data }) {
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(width, height);
+  const largest = Math.max(...data, 0);
+  data.forEach((value, index) => {
+    const share = largest > 0 ? Math.max(0, value) / largest : 0;
+    pixels.data.set([...colour(share), 255 * Math.min(1, 1.6 * share)], 4 * index);
+  });
+  context.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+/** How many times the contrast of a projection is raised at most: it comes with eight bits. */
+const MOST_CONTRAST = 8;
+
+/** A projection as a canvas. The server scales it to its largest value, beside which all else can be faint, so here all but the
+ * strongest hundredth is scaled. What is gray, and so nothing, covers the picture in half. */
+export function projectionCanvas(bitmap) {
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d");
+  context.drawImage(bitmap, 0, 0);
+  const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  const { data } = pixels;
+  const magnitudes = new Uint8Array(data.length / 4).map((_, index) =>
+    Math.max(...[0, 1, 2].map((channel) => Math.abs(data[4 * index + channel] - 128))));
+  const strong = magnitudes.toSorted()[Math.floor(0.99 * magnitudes.length)];
+  const contrast = Math.max(1, Math.min(MOST_CONTRAST, 128 / Math.max(1, strong)));
+  magnitudes.forEach((magnitude, index) => {
+    for (const at of [0, 1, 2].map((channel) => 4 * index + channel)) data[at] = 128 + contrast * (data[at] - 128);
+    data[4 * index + 3] = 255 * (0.5 + 0.5 * Math.min(1, (2 * contrast * magnitude) / 128));
+  });
+  context.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+/** Where a heatmap is strongest, in words. */
+export function strongestPlace({ shape: [height, width], data }) {
+  const at = data.reduce((best, value, index) => (value > data[best] ? index : best), 0);
+  if (!(data[at] > 0)) return "nowhere";
+  const third = (place, size) => Math.min(2, Math.floor((3 * (place + 0.5)) / size));
+  const row = ["top", "middle", "bottom"][third(Math.floor(at / width), height)];
+  const column = ["left", "middle", "right"][third(at % width, width)];
+  if (row === "middle" && column === "middle") return "in the middle";
+  return row === "middle" ? `in the middle of the ${column}` : column === "middle" ? `in the middle of the ${row}` : `at the ${row} ${column}`;
+}
+
+export class PictureView {
+  #bitmap = null;
+  #overlay = null;
+  #opacity = 0.6;
+
+  constructor(file) {
+    this.name = file.name;
+    this.canvas = el("canvas", { role: "img", "aria-label": file.name });
+    this.element = el("div", { className: "view" }, this.canvas);
+    this.size = el("span", { className: "quiet" });
+    this.loaded = this.#load(file);
+  }
+
+  async #load(file) {
+    try {
+      this.#bitmap = await createImageBitmap(file);
+    } catch {
+      // A format that the browser does not know, TIFF for instance, may be one that the server does.
+      this.element.replaceChildren(el("p", { className: "unknown quiet", textContent: "This browser cannot show the file." }));
+      return;
+    }
+    const { width, height } = this.#bitmap;
+    const scale = Math.min(1, LONGEST / Math.max(width, height));
+    this.canvas.width = Math.max(1, Math.round(width * scale));
+    this.canvas.height = Math.max(1, Math.round(height * scale));
+    this.size.textContent = `${width} × ${height}`;
+    this.#paint();
+  }
+
+  #paint() {
+    if (!this.#bitmap) return;
+    const { width, height } = this.canvas;
+    const context = this.canvas.getContext("2d");
+    context.globalAlpha = 1;
+    context.clearRect(0, 0, width, height);
+    context.drawImage(this.#bitmap, 0, 0, width, height);
+    if (!this.#overlay) return;
+    const { picture, frame } = this.#overlay;
+    const [x, y] = [width / frame.picture_width, height / frame.picture_height];
+    context.globalAlpha = this.#opacity;
+    context.imageSmoothingQuality = "high";
+    context.drawImage(picture, frame.x * x, frame.y * y, frame.width * x, frame.height * y);
+  }
+
+  /** Paints `picture` over the part of the picture that `frame` is; `label` says to those who don't see it what is shown. */
+  show(picture, frame, label) {
+    this.#overlay = { picture, frame };
+    this.canvas.setAttribute("aria-label", `${this.name}. ${label}`);
+    this.#paint();
+  }
+
+  /** How much of the picture what is painted over covers, 0 to 1. */
+  setOpacity(opacity) {
+    this.#opacity = opacity;
+    this.#paint();
+  }
+
+  /** Takes away what is painted over. */
+  clear() {
+    this.#overlay = null;
+    this.canvas.setAttribute("aria-label", this.name);
+    this.#paint();
+  }
+
+  close() {
+    this.#bitmap?.close();
+    this.#bitmap = null;
+  }
+}
