@@ -7,8 +7,7 @@ use tokio::sync::oneshot;
 use crate::error::{Error, Result};
 
 /// How much less urgent a thread is than those that serve, in the kernel's steps. At 15 it gets a thirtieth of a core that one of them
-/// wants (a weight of 36 beside 1024), and all of one that none does. What it does to the caches beside that is the rest of its share,
-/// a tenth.
+/// wants (a weight of 36 beside 1024), and all of one that none does. docs/benchmarks.md has what requests lose.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 15;
 

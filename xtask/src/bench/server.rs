@@ -145,17 +145,22 @@ impl Server {
         let is_done = AtomicBool::new(false);
         thread::scope(|scope| {
             let explaining = scope.spawn(|| {
-                let (started, mut count) = (Instant::now(), 0);
-                while !is_done.load(Ordering::Relaxed) {
+                let mut count = 0;
+                loop {
                     explain()?;
+                    // What ends later was quick because nothing was beside it any more.
+                    if is_done.load(Ordering::Relaxed) {
+                        return anyhow::Ok(f64::from(count));
+                    }
                     count += 1;
                 }
-                anyhow::Ok(f64::from(count) / started.elapsed().as_secs_f64())
             });
+            let started = Instant::now();
             let result = work();
+            let elapsed = started.elapsed().as_secs_f64();
             is_done.store(true, Ordering::Relaxed);
-            let rate = explaining.join().map_err(|_| anyhow!("the load of explanations panicked"))??;
-            Ok((result?, rate))
+            let count = explaining.join().map_err(|_| anyhow!("the load of explanations panicked"))??;
+            Ok((result?, count / elapsed))
         })
     }
 
