@@ -6,10 +6,12 @@
 mod average;
 mod body_bytes;
 mod catalog;
+mod input;
 mod looked_up;
 mod outputs;
 mod pictures;
 mod request;
+mod run;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,17 +25,14 @@ pub use self::catalog::{Changes, EXTENSIONS, parse_version};
 use self::looked_up::{LookedUp, look_up};
 use self::outputs::Shapes;
 use self::pictures::{Pictures, Waiting};
-use self::request::Part;
 pub use self::request::{
     Admission, Class, Classification, ClassifyRequest, DEFAULT_TOP_K, InferRequest, InferResponse, Limits, Prediction,
     RequestContext, RequestedOutput, Timing,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::preprocess::Preprocessor;
 use crate::repository::{GraphModel, IndexEntry, Model, ModelState, Repository};
-use crate::scheduler::{Answer, Preparation, Submission};
-use crate::telemetry::Outcome;
-use crate::tensor::{DataType, Tensor};
+use crate::scheduler::Answer;
+use crate::tensor::DataType;
 
 /// The facade. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -190,14 +189,14 @@ impl Inference {
     async fn run_infer(&self, admission: &mut Admission, request: InferRequest) -> Result<InferResponse> {
         let model = Arc::clone(admission.model());
         let requested = outputs::resolve(&model, &request)?;
-        let input = single_input(&model, request.inputs)?;
+        let input = input::single(&model, request.inputs)?;
         let (answers, decode, shapes) = if input.data_type() == DataType::Bytes {
-            check_count(input.len(), input.shape(), &self.inner.limits)?;
+            input::count(input.len(), input.shape(), &self.inner.limits)?;
             let (answers, decode) = self.run_pictures(admission, input.to_byte_strings()?).await?;
             (answers, decode, Shapes::Client)
         } else {
-            let (input, shapes) = self.check_tensor(&model, input)?;
-            (run_tensor(admission, &input).await?, Duration::ZERO, shapes)
+            let (input, shapes) = input::tensor(&model, input, &self.inner.limits)?;
+            (run::tensor(admission, &input).await?, Duration::ZERO, shapes)
         };
         let outputs = outputs::collect(&model, &requested, &answers, shapes)?;
         Ok(InferResponse { outputs, timing: timing(admission.context(), &answers, decode) })
@@ -215,7 +214,7 @@ impl Inference {
             )));
         }
         let count = request.pictures.len();
-        check_count(count, &[count], &self.inner.limits)?;
+        input::count(count, &[count], &self.inner.limits)?;
         let (answers, decode) = self.run_pictures(admission, request.pictures).await?;
         let predictions = answers
             .iter()
@@ -230,7 +229,7 @@ impl Inference {
         let count = pictures.len();
         let pictures = look_up(admission, pictures).await?;
         let parts = admission.parts();
-        let decodings = pictures.iter().map(|picture| recipes(picture.missing(parts)).len()).sum();
+        let decodings = pictures.iter().map(|picture| run::recipes(picture.missing(parts)).len()).sum();
         let waiting = self.inner.pictures.enqueue(decodings);
         let needs = |index, graph: &GraphModel| {
             let missing = pictures.iter().filter(|picture| picture.is_missing(index));
@@ -260,7 +259,7 @@ impl Inference {
     ) -> Result<(Answer, Duration)> {
         let parts = admission.parts();
         let looked_up = &picture;
-        let runs = recipes(picture.missing(parts)).into_iter().map(|(preprocessor, parts)| async move {
+        let runs = run::recipes(picture.missing(parts)).into_iter().map(|(preprocessor, parts)| async move {
             let encoded = looked_up.input().clone();
             let prepared = self.inner.pictures.prepare(admission, waiting, preprocessor, encoded).await;
             let (rows, decode) = prepared.map_err(|error| match index {
@@ -269,7 +268,7 @@ impl Inference {
             })?;
             let rows = &rows;
             let answers = parts.into_iter().map(|(index, part)| async move {
-                let pieces = pieces(part.graph(), rows).map(|piece| run_entry(admission, part, piece));
+                let pieces = run::pieces(part.graph(), rows).map(|piece| run::entry(admission, part, piece));
                 let answer = average::over_crops(part.graph(), try_join_all(pieces).await?)?;
                 looked_up.keep(part, &answer);
                 Ok::<_, Error>((index, answer))
@@ -281,132 +280,6 @@ impl Inference {
         let run = results.into_iter().flat_map(|(answers, _)| answers);
         Ok((average::over_members(admission.model(), picture.complete(parts, run))?, decode))
     }
-
-    /// Checks a tensor against the model's input, and returns it in the graph's shape and the form in which it came.
-    fn check_tensor(&self, model: &Model, input: Tensor) -> Result<(Tensor, Shapes)> {
-        let spec = model.input();
-        if input.data_type() != spec.data_type {
-            let takes = match spec.data_type {
-                DataType::Bytes => "encoded pictures as BYTES".to_owned(),
-                data_type => format!("{data_type} (or encoded pictures as BYTES)"),
-            };
-            return Err(Error::invalid(format!("the input {} takes {takes}, not {}", spec.name, input.data_type())));
-        }
-        let (input, shapes) = match model.to_graph(&input)? {
-            Some(input) => (input, Shapes::Client),
-            // Rows put together, which is how some protocols have them whatever the model's input is said to be.
-            None if model.takes_rows(input.shape()) => (input, Shapes::Graph),
-            None => {
-                return Err(Error::invalid(format!(
-                    "the input {} takes the shape {:?} (-1 for any), not {:?}",
-                    spec.name,
-                    spec.shape,
-                    input.shape()
-                )));
-            }
-        };
-        if input.is_empty() {
-            return Err(Error::invalid(format!("the input {} has no elements", spec.name)));
-        }
-        if input.bytes().len() > self.inner.limits.max_tensor_bytes {
-            return Err(Error::too_large(format!(
-                "the input {} has {} bytes, the limit is {}",
-                spec.name,
-                input.bytes().len(),
-                self.inner.limits.max_tensor_bytes
-            )));
-        }
-        Ok((input, shapes))
-    }
-}
-
-fn check_count(count: usize, shape: &[usize], limits: &Limits) -> Result<()> {
-    if shape.len() != 1 && !(shape.len() == 2 && shape[1] == 1) {
-        return Err(Error::invalid(format!("encoded pictures take a BYTES tensor of shape [N], not {shape:?}")));
-    }
-    if count == 0 {
-        return Err(Error::invalid("the request has no picture"));
-    }
-    if count > limits.max_pictures {
-        return Err(Error::too_large(format!(
-            "the request has {count} pictures, the limit is {}",
-            limits.max_pictures
-        )));
-    }
-    Ok(())
-}
-
-fn single_input(model: &Model, inputs: Vec<(String, Tensor)>) -> Result<Tensor> {
-    let expected = &model.input().name;
-    let count = inputs.len();
-    match <[_; 1]>::try_from(inputs) {
-        Ok([(name, tensor)]) if name == *expected => Ok(tensor),
-        Ok([(name, _)]) => {
-            Err(Error::invalid(format!("the model has no input called {name}; its input is {expected}")))
-        }
-        Err(_) => Err(Error::invalid(format!("the model takes one input, {expected}, but {count} were given"))),
-    }
-}
-
-/// A recipe, and the parts that share it, with their indices: they get the same rows.
-type SharedRecipe<'a> = (&'a Arc<Preprocessor>, Vec<(usize, &'a Part)>);
-
-/// The parts, with their indices, by the recipe that they share.
-fn recipes<'a>(parts: impl Iterator<Item = (usize, &'a Part)>) -> Vec<SharedRecipe<'a>> {
-    let mut recipes: Vec<SharedRecipe<'a>> = Vec::new();
-    for (index, part) in parts {
-        let preprocessor = part.graph().preprocessor();
-        match recipes.iter_mut().find(|(other, _)| *other == preprocessor) {
-            Some((_, parts)) => parts.push((index, part)),
-            None => recipes.push((preprocessor, vec![(index, part)])),
-        }
-    }
-    recipes
-}
-
-/// Runs a tensor in pieces.
-async fn run_tensor(admission: &mut Admission, input: &Tensor) -> Result<Vec<Answer>> {
-    // Only a model with a graph of its own takes a tensor, so there is one part.
-    let pieces = pieces(admission.parts()[0].graph(), input).collect();
-    let pieces = look_up(admission, pieces).await?;
-    let rows_of = |piece: &LookedUp<Tensor>| piece.input().shape()[0];
-    let missing: usize = pieces.iter().filter(|piece| piece.is_missing(0)).map(rows_of).sum();
-    admission.extend_to(|_, _| (missing, 0), Preparation::default())?;
-    let admission = &*admission;
-    let part = &admission.parts()[0];
-    let answers = pieces.into_iter().map(|piece| async move {
-        let mut run = None;
-        if piece.is_missing(0) {
-            let answer = run_entry(admission, part, piece.input().clone()).await?;
-            piece.keep(part, &answer);
-            run = Some((0, answer));
-        }
-        average::over_members(admission.model(), piece.complete(admission.parts(), run))
-    });
-    try_join_all(answers).await
-}
-
-/// A tensor in pieces of at most the graph's largest batch.
-fn pieces(graph: &GraphModel, input: &Tensor) -> impl Iterator<Item = Tensor> {
-    let (rows, largest) = (input.shape()[0], graph.max_batch_size());
-    (0..rows).step_by(largest).map(move |start| input.rows(start, largest.min(rows - start)))
-}
-
-/// Queues one entry and waits for its answer, at most until the request's deadline.
-async fn run_entry(admission: &Admission, part: &Part, rows: Tensor) -> Result<Answer> {
-    let context = admission.context();
-    let model = admission.model();
-    let deadline = context.deadline(model);
-    let submission = Submission { rows, priority: context.priority(model), deadline };
-    let answer = part.graph().scheduler().submit(submission)?;
-    let answer = match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), answer)
-            .await
-            .map_err(|_| Error::deadline_exceeded("the request's deadline passed before it was answered"))?,
-        None => answer.await,
-    }?;
-    part.note_answer();
-    Ok(answer)
 }
 
 fn timing(context: &RequestContext, answers: &[Answer], decode: Duration) -> Timing {
@@ -416,15 +289,6 @@ fn timing(context: &RequestContext, answers: &[Answer], decode: Duration) -> Tim
         batch_size: answers.iter().map(|answer| answer.batch_size).max().unwrap_or_default(),
         compute: answers.iter().map(|answer| answer.compute).max().unwrap_or_default(),
         total: context.received.elapsed(),
-    }
-}
-
-/// How an error counts in the metrics.
-fn outcome(kind: ErrorKind) -> Outcome {
-    match kind {
-        ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => Outcome::Rejected,
-        ErrorKind::Internal => Outcome::Failed,
-        _ => Outcome::Invalid,
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     Exciting, ExcitingRequest, ExplainRequest, Explanation, Features, Filters, Inner, Method, activation, exciting,
     features, filters, occlusion, projection, thread,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::repository::{GraphModel, Model};
 use crate::telemetry::Outcome;
 
@@ -80,7 +80,7 @@ impl Admission {
     /// # Errors
     /// Those of `result`.
     pub fn note<T>(&mut self, result: Result<T>) -> Result<T> {
-        result.inspect_err(|error| self.outcome = outcome(error))
+        result.inspect_err(|error| self.outcome = error.kind().into())
     }
 
     /// Explains the model's answer to a picture, or the units of one of its layers.
@@ -139,7 +139,7 @@ impl Admission {
                 .await
                 .unwrap_or_else(|_| Err(too_late())),
         };
-        self.outcome = result.as_ref().map_or_else(outcome, |_| Outcome::Success);
+        self.outcome = result.as_ref().map_or_else(|error| error.kind().into(), |_| Outcome::Success);
         result
     }
 
@@ -190,14 +190,6 @@ impl Drop for Admission {
 
 fn record(inner: &Inner, model: &Model, work: Work, outcome: Outcome) {
     inner.metrics.record([model.name(), &model.version().to_string(), work.as_str()], outcome);
-}
-
-fn outcome(error: &Error) -> Outcome {
-    match error.kind() {
-        ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => Outcome::Rejected,
-        ErrorKind::Internal => Outcome::Failed,
-        _ => Outcome::Invalid,
-    }
 }
 
 /// The graph that the model has of its own.

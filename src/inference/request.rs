@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{deadline, outcome};
+use super::deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::preprocess::PictureLimits;
 use crate::repository::{GraphModel, Member, Model};
@@ -155,7 +155,7 @@ impl Admission {
 
     /// Counts the request as failed with `error`: for what a handler finds wrong before it calls the facade.
     pub fn reject(mut self, error: &Error) {
-        self.count(outcome(error.kind()));
+        self.count(error.kind().into());
     }
 
     /// What there is to run: one part, unless the model is an ensemble.
@@ -194,7 +194,7 @@ impl Admission {
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::DeadlineExceeded) {
             self.parts.iter().filter(|part| part.permit.rows() > 0).for_each(Part::note_answer);
         }
-        self.count(result.as_ref().map_or_else(|error| outcome(error.kind()), |_| Outcome::Success));
+        self.count(result.as_ref().map_or_else(|error| error.kind().into(), |_| Outcome::Success));
     }
 
     fn count(&mut self, outcome: Outcome) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use super::metrics::{MODEL, counter, gauge, micros};
+use super::families::{MODEL, counter, gauge, micros};
 
 /// The families.
 #[derive(Debug, Clone)]

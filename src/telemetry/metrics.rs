@@ -5,83 +5,11 @@
 
 use std::time::Duration;
 
-use prometheus::core::Collector;
-use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::cache_metrics::{CacheMetrics, ModelCacheMetrics};
-
-/// From a quarter of a millisecond to a minute: a small network on a GPU up to a queue that is far too long.
-const SECONDS_BUCKETS: &[f64] =
-    &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
-
-/// The labels of most metrics.
-pub(super) const MODEL: &[&str] = &["model", "version"];
-
-/// How a request ended, as the `outcome` label and Triton's failure `reason` have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Answered.
-    Success,
-    /// Refused before it ran: overloaded, unavailable or expired.
-    Rejected,
-    /// The client went away.
-    Canceled,
-    /// The request was wrong.
-    Invalid,
-    /// The run failed.
-    Failed,
-}
-
-impl Outcome {
-    /// The `outcome` label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Rejected => "rejected",
-            Self::Canceled => "canceled",
-            Self::Invalid => "invalid",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// Triton's `reason` label, or `None` for a success.
-    fn triton_reason(self) -> Option<&'static str> {
-        match self {
-            Self::Success => None,
-            Self::Rejected => Some("REJECTED"),
-            Self::Canceled => Some("CANCELED"),
-            Self::Failed => Some("BACKEND"),
-            Self::Invalid => Some("OTHER"),
-        }
-    }
-}
-
-/// Why a model refused a request on arrival, as the `reason` label has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// There was no place in the queue.
-    QueueSize,
-    /// Its bytes had no room in the queue.
-    QueueBytes,
-    /// The work ahead would have taken past its deadline.
-    Deadline,
-}
-
-impl Refusal {
-    const ALL: [Self; 3] = [Self::QueueSize, Self::QueueBytes, Self::Deadline];
-
-    /// The `reason` label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::QueueSize => "queue_size",
-            Self::QueueBytes => "queue_bytes",
-            Self::Deadline => "deadline",
-        }
-    }
-}
+use super::families::{BATCH_BUCKETS, MODEL, counter, float_gauge, gauge, histogram, micros, seconds};
+use super::outcome::{Outcome, Refusal};
 
 /// Every inference metric, by model and version. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -392,36 +320,6 @@ impl ModelMetrics {
         self.metrics.provider.with_label_values(&[model, version, provider]).set(1);
         self.metrics.instances.with_label_values(&labels).set(instances as i64);
     }
-}
-
-pub(super) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
-    let collector = collector.expect("metric names and labels are constants of valid form");
-    registry.register(Box::new(collector.clone())).expect("each metric is registered once");
-    collector
-}
-
-pub(super) fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-pub(super) fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn float_gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-    register(registry, GaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn seconds(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-    histogram(registry, name, help, labels, SECONDS_BUCKETS)
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-    register(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
 }
 
 #[cfg(test)]
