@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExplainConfig {
-    /// How many explanations are worked on at the same time, each on one core, of which it gets a tenth where requests want it.
+    /// How many explanations are worked on at the same time, each on one core, which it gives up to requests.
     pub max_concurrent: usize,
     /// How many more may wait for their turn.
     pub max_waiting: usize,
