@@ -154,7 +154,7 @@ impl Model {
             input = ?input.shape,
             classes = class_count,
             labels = labels.len(),
-            batch_ms = ?measured.iter().map(|(rows, took)| (*rows, took.as_secs_f64() * 1e3)).collect::<Vec<_>>(),
+            batch_ms = ?measured.iter().map(|(rows, took)| (*rows, took.as_micros() as f64 / 1e3)).collect::<Vec<_>>(),
             load_ms = started.elapsed().as_millis() as u64,
             "model loaded"
         );
