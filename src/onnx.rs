@@ -215,6 +215,35 @@ impl AttributeProto {
     }
 }
 
+impl NodeProto {
+    /// The attribute called `name`.
+    pub fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.attribute.iter().find(|attribute| attribute.name == name)
+    }
+
+    /// What the node is called: its name, which may be absent, or else the first value that it gives.
+    pub fn called(&self) -> &str {
+        if self.name.is_empty() { self.output.first().map_or("", String::as_str) } else { &self.name }
+    }
+
+    /// Whether its operator is one of ONNX's own.
+    pub fn is_standard(&self) -> bool {
+        is_standard(&self.domain)
+    }
+}
+
+impl ModelProto {
+    /// The version of ONNX's own operators.
+    pub fn opset(&self) -> i64 {
+        self.opset_import.iter().find(|import| is_standard(&import.domain)).map_or(1, |import| import.version)
+    }
+}
+
+/// Whether the operators of `domain` are ONNX's own.
+fn is_standard(domain: &str) -> bool {
+    domain.is_empty() || domain == "ai.onnx"
+}
+
 impl ValueInfoProto {
     /// A tensor called `name` of shape `[batch, row…]`, whose first dimension is open and goes by the name `batch`.
     pub fn batched(name: &str, element: OnnxType, batch: &str, row: &[usize]) -> Self {

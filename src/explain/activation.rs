@@ -3,7 +3,7 @@
 use super::adjoint::Rule;
 use super::cache::Purpose;
 use super::graphs::{Graphs, Plan};
-use super::network::{Network, attribute, node_name};
+use super::network::Network;
 use super::subject::{Subject, lock};
 use super::{ExplainRequest, Explanation, Heatmap, Method};
 use crate::error::{Error, Result};
@@ -113,13 +113,13 @@ fn check_linear(network: &Network, logits: &str, maps: &str) -> Result<()> {
         let is_linear = match node.op_type.as_str() {
             // Another than a 1x1 convolution mixes places.
             "Conv" => node.input.get(1).is_some_and(|weights| is_pointwise(weights)),
-            "BatchNormalization" => attribute(node, "training_mode").is_none_or(|mode| mode.i == 0),
+            "BatchNormalization" => node.attribute("training_mode").is_none_or(|mode| mode.i == 0),
             operator => LINEAR.contains(&operator),
         };
         if !is_linear {
             return Err(Error::invalid(format!(
                 "cam takes a head of pooling and a linear layer, but the node {} is {}: ask for gradcam",
-                node_name(node),
+                node.called(),
                 node.op_type
             )));
         }

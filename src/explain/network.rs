@@ -180,8 +180,7 @@ impl Network {
 
     /// The version of ONNX's own operators.
     pub(super) fn opset(&self) -> i64 {
-        let is_onnx = |domain: &str| domain.is_empty() || domain == "ai.onnx";
-        self.model.opset_import.iter().find(|import| is_onnx(&import.domain)).map_or(1, |import| import.version)
+        self.model.opset()
     }
 
     /// The model that computes `outputs` and nothing else. Where one is the [`switches`] of a max-pooling node, that node gives
@@ -264,16 +263,6 @@ pub(super) fn switches(node: &NodeProto) -> String {
         Some(name) => name.clone(),
         None => format!("{}/switches", node.output.first().map_or("", String::as_str)),
     }
-}
-
-/// The attribute of `node` called `name`.
-pub(super) fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
-    node.attribute.iter().find(|attribute| attribute.name == name)
-}
-
-/// How errors call a node: by its name, or else what it gives.
-pub(super) fn node_name(node: &NodeProto) -> &str {
-    if node.name.is_empty() { node.output.first().map_or("", String::as_str) } else { &node.name }
 }
 
 fn constant_of(attribute: &AttributeProto) -> Option<Tensor> {

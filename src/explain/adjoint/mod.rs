@@ -12,7 +12,7 @@ mod writer;
 use std::collections::HashMap;
 
 use self::writer::Writer;
-use super::network::{Network, inputs, node_name};
+use super::network::{Network, inputs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::{ModelProto, NodeProto};
 
@@ -126,6 +126,6 @@ fn unsupported(node: &NodeProto) -> Error {
 }
 
 fn refused(node: &NodeProto, why: &str) -> Error {
-    let message = format!("the operator {} of the node {} {why}", node.op_type, node_name(node));
+    let message = format!("the operator {} of the node {} {why}", node.op_type, node.called());
     Error::new(ErrorKind::Unimplemented, message)
 }

@@ -1,6 +1,5 @@
 //! The adjoint of each operator.
 
-use super::super::network::attribute;
 use super::writer::Writer;
 use super::{Call, Rule};
 use crate::error::Result;
@@ -50,7 +49,7 @@ const OPERATORS: &[&str] = &[
 
 /// Whether `node` can be run backwards, as far as its operator says.
 pub(super) fn is_known(node: &NodeProto) -> bool {
-    (node.domain.is_empty() || node.domain == "ai.onnx") && OPERATORS.contains(&node.op_type.as_str())
+    node.is_standard() && OPERATORS.contains(&node.op_type.as_str())
 }
 
 /// What comes back to the inputs with these indices.
@@ -126,7 +125,7 @@ impl Call<'_> {
     }
 
     pub(super) fn attribute(&self, name: &str) -> Option<&AttributeProto> {
-        attribute(self.node, name)
+        self.node.attribute(name)
     }
 
     pub(super) fn int(&self, name: &str, default: i64) -> i64 {

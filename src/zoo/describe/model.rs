@@ -116,8 +116,7 @@ impl<'a> Costs<'a> {
         let present = || node.input.iter().filter(|name| !name.is_empty());
         let known = present().all(|name| self.values.contains_key(name.as_str()));
         let inputs = node.input.iter().map(|name| self.values.get(name.as_str())).collect();
-        let standard = node.domain.is_empty() || node.domain == "ai.onnx";
-        let inferred = if known && standard { Call { node, inputs }.infer() } else { None };
+        let inferred = if known && node.is_standard() { Call { node, inputs }.infer() } else { None };
         // A node without inputs is a constant, as is one with nothing but constants, and the shape of a value.
         let constant = present().all(|name| self.values.get(name.as_str()).is_some_and(|value| value.constant));
         let outputs = inferred.or_else(|| {
@@ -125,10 +124,8 @@ impl<'a> Costs<'a> {
             // What only follows from another node is that one's fault. An input that nothing before gives is this one's.
             let follows = present().any(|name| self.unknown.contains(name.as_str()));
             if stated.is_none() && !follows {
-                let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
-                let domain = if standard { String::new() } else { format!("{}.", node.domain) };
-                let name = name.map_or("", String::as_str);
-                self.not_inferred.push(format!("{domain}{} ({name})", node.op_type));
+                let domain = if node.is_standard() { String::new() } else { format!("{}.", node.domain) };
+                self.not_inferred.push(format!("{domain}{} ({})", node.op_type, node.called()));
             }
             stated
         });
@@ -163,13 +160,12 @@ impl<'a> Costs<'a> {
     fn layer(&mut self, node: &'a NodeProto, output: Option<&Value>) {
         let batch = self.input_shape[0] as u64;
         let output_shape = output.map(|output| output.shape.as_slice());
-        let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
         let activation_bytes = match output_shape {
             Some(shape) if !works_in_place(&node.op_type) => self.element_bytes.saturating_mul(elements(shape) / batch),
             _ => 0,
         };
         let layer = LayerCost {
-            name: name.cloned().unwrap_or_default(),
+            name: node.called().to_owned(),
             operator: node.op_type.clone(),
             output_shape: output_shape.map(|shape| shape.get(1..).unwrap_or_default().to_vec()),
             parameters: self.parameters(node),
@@ -213,7 +209,7 @@ impl<'a> Costs<'a> {
         match node.op_type.as_str() {
             "Conv" => Some(macs(shape(1)?, output)),
             "Gemm" => {
-                let transposed = node.attribute.iter().any(|attribute| attribute.name == "transA" && attribute.i != 0);
+                let transposed = node.attribute("transA").is_some_and(|attribute| attribute.i != 0);
                 let depth = *shape(0)?.get(usize::from(!transposed))?;
                 Some(elements(output).saturating_mul(depth as u64))
             }

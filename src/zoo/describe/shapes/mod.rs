@@ -135,7 +135,7 @@ impl Call<'_> {
     }
 
     fn attribute(&self, name: &str) -> Option<&AttributeProto> {
-        self.node.attribute.iter().find(|attribute| attribute.name == name)
+        self.node.attribute(name)
     }
 
     fn int(&self, name: &str, default: i64) -> i64 {
