@@ -2,7 +2,6 @@
 //!
 //! It knows keys and rights. What a call needs, and how it carries its key, is known where the calls come in.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -13,7 +12,7 @@ use subtle::ConstantTimeEq;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::reload::Reloaded;
-use crate::toml_file;
+use crate::{sha256, toml_file};
 
 /// The `[auth]` table of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -74,11 +73,7 @@ impl KeyHash {
 
     /// The hash in hexadecimal digits, as the keys file has it.
     pub fn to_hex(self) -> String {
-        let mut text = String::with_capacity(2 * self.0.len());
-        for byte in self.0 {
-            write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        }
-        text
+        sha256::hex(&self.0)
     }
 }
 

@@ -21,6 +21,7 @@ pub mod repository;
 pub mod response_cache;
 pub mod scheduler;
 pub mod server;
+pub mod sha256;
 pub mod telemetry;
 pub mod tensor;
 pub mod toml_file;

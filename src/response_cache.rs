@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::sha256;
 use crate::telemetry::ModelCacheMetrics;
 use crate::tensor::Tensor;
 
@@ -57,7 +58,7 @@ impl Digest {
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&sha256::hex(&self.0))
     }
 }
 

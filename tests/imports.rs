@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["engine"],
     &["onnx", "triton"],
     &["telemetry", "net", "auth"],
-    &["cache_folder", "reload", "toml_file"],
+    &["cache_folder", "reload", "sha256", "toml_file"],
     &["tensor"],
     &["error"],
 ];

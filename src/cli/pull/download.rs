@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 use ureq::http::{Response, StatusCode, header};
 use ureq::{Agent, Body};
 
+use crate::sha256;
+
 /// How long a server may take to accept a connection, and to begin its answer. How long the file takes is the network's affair.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -23,7 +25,9 @@ const BUFFER_BYTES: usize = 1 << 16;
 /// one is not.
 pub(super) fn fetch(url: &str, path: &Path, digest: &str, max_bytes: u64) -> Result<()> {
     if path.exists() {
-        let found = finish(Sha256::new(), &mut File::open(path)?)?;
+        let mut hash = Sha256::new();
+        sha256::update(&mut hash, &mut File::open(path)?)?;
+        let found = sha256::hex(&hash.finalize());
         ensure!(
             found.starts_with(digest),
             "{} is damaged: its SHA-256 is {found}, where its name says {digest}; remove it to download it again",
@@ -38,12 +42,12 @@ pub(super) fn fetch(url: &str, path: &Path, digest: &str, max_bytes: u64) -> Res
     let mut part = OpenOptions::new().read(true).append(true).create(true).open(&part_path);
     let part = part.as_mut().map_err(|error| anyhow::anyhow!("{} cannot be written: {error}", part_path.display()))?;
     let mut hash = Sha256::new();
-    let offset = io::copy(part, &mut Hasher(&mut hash))?;
+    let offset = sha256::update(&mut hash, part)?;
 
     let mut response = request(url, offset)?;
     let nothing_more = response.status() == StatusCode::RANGE_NOT_SATISFIABLE;
     if nothing_more || is_other_part(&response, offset) {
-        if nothing_more && hex(hash.clone()).starts_with(digest) {
+        if nothing_more && sha256::hex(&hash.clone().finalize()).starts_with(digest) {
             part.sync_all()?;
             return rename(&part_path, path);
         }
@@ -63,7 +67,7 @@ pub(super) fn fetch(url: &str, path: &Path, digest: &str, max_bytes: u64) -> Res
         fs::remove_file(&part_path)?;
         bail!("{url} is not what its name says: it has more than {max_bytes} bytes; it was removed");
     }
-    let found = hex(hash);
+    let found = sha256::hex(&hash.finalize());
     if !found.starts_with(digest) {
         fs::remove_file(&part_path)?;
         bail!("{url} is not what its name says: its SHA-256 is {found} and not {digest}…; it was removed");
@@ -142,32 +146,6 @@ fn receive(
 fn broken_off(bytes: u64, total: Option<u64>) -> String {
     let total = total.map_or(String::new(), |total| format!(" of {total}"));
     format!("the download broke off after {bytes}{total} bytes; the same command goes on from there")
-}
-
-/// Writes into a hash.
-struct Hasher<'a>(&'a mut Sha256);
-
-impl Write for Hasher<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The hash of what was hashed before and of what `reader` still has.
-fn finish(mut hash: Sha256, reader: &mut impl Read) -> Result<String> {
-    io::copy(reader, &mut Hasher(&mut hash))?;
-    Ok(hex(hash))
-}
-
-/// A finished hash in hexadecimal digits.
-pub(super) fn hex(hash: Sha256) -> String {
-    let digits = hash.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from_digit(digit.into(), 16).expect("four bits are one digit")).collect()
 }
 
 /// A bar on standard error, where that is a terminal.

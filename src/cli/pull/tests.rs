@@ -55,7 +55,7 @@ fn content() -> Vec<u8> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    download::hex(Sha256::new_with_prefix(bytes))[..8].to_owned()
+    crate::sha256::hex(&Sha256::digest(bytes))[..8].to_owned()
 }
 
 fn ok(bytes: &[u8]) -> Answer {

@@ -17,6 +17,7 @@ use super::grid::{Setup, Space};
 use super::search::Measurement;
 use crate::engine::{GraphOptimization, Provider};
 use crate::error::{Error, Result};
+use crate::sha256;
 
 /// The form of the files, and how is chosen. Another number makes all that is cached useless, which is what it is for.
 const FORMAT: u32 = 1;
@@ -86,7 +87,7 @@ impl Key {
 
     fn path(&self, folder: &Path) -> PathBuf {
         let key = serde_json::to_vec(self).expect("a key has only strings for keys");
-        folder.join(format!("{}.json", &hex(&Sha256::digest(key))[..32]))
+        folder.join(format!("{}.json", &sha256::hex(&Sha256::digest(key))[..32]))
     }
 }
 
@@ -171,27 +172,8 @@ fn try_write(folder: &Path, entry: &Entry) -> io::Result<()> {
 
 fn hash(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut HashWriter(&mut hash))?;
-    Ok(hex(&hash.finalize()))
-}
-
-/// Writes into a hash.
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from_digit(digit.into(), 16).expect("four bits are one digit")).collect()
+    sha256::update(&mut hash, &mut File::open(path)?)?;
+    Ok(sha256::hex(&hash.finalize()))
 }
 
 #[cfg(test)]
