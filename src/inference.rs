@@ -14,7 +14,7 @@ mod request;
 mod run;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -26,8 +26,8 @@ use self::looked_up::{LookedUp, look_up};
 use self::outputs::Shapes;
 use self::pictures::{Pictures, Waiting};
 pub use self::request::{
-    Admission, Class, Classification, ClassifyRequest, DEFAULT_TOP_K, InferRequest, InferResponse, Limits, Prediction,
-    RequestContext, RequestedOutput, Timing,
+    Admission, Classification, ClassifyRequest, DEFAULT_TOP_K, InferRequest, InferResponse, Limits, Prediction,
+    RequestContext, RequestedOutput, Timing, deadline,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::{GraphModel, IndexEntry, Model, ModelState, Repository};
@@ -290,9 +290,4 @@ fn timing(context: &RequestContext, answers: &[Answer], decode: Duration) -> Tim
         compute: answers.iter().map(|answer| answer.compute).max().unwrap_or_default(),
         total: context.received.elapsed(),
     }
-}
-
-/// The instant that a timeout after `received` ends; `None` for no timeout, or one too far away to matter.
-fn deadline(received: Instant, timeout: Option<Duration>) -> Option<Instant> {
-    timeout.filter(|timeout| !timeout.is_zero()).and_then(|timeout| received.checked_add(timeout))
 }

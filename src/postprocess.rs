@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::tensor::{DataType, Tensor};
@@ -14,6 +15,17 @@ pub enum Scores {
     Logits,
     /// Probabilities already: the graph ends in a softmax, which must not be applied twice.
     Probabilities,
+}
+
+/// A class with its probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Class {
+    /// The index in the model's output.
+    pub index: usize,
+    /// The label, where the model has labels.
+    pub label: Option<Arc<str>>,
+    /// The softmax probability.
+    pub score: f32,
 }
 
 /// The indices and values of the `k` highest entries of `row`, highest first, equal ones by index. NaN ranks below

@@ -17,7 +17,6 @@ use crate::grpc::Grpc;
 use crate::http::{self, ConnectionOptions};
 use crate::inference::Inference;
 use crate::net::{Protocol, Tls};
-use crate::preprocess::PictureLimits;
 use crate::repository::Repository;
 use crate::response_cache::ResponseCache;
 use crate::telemetry::Metrics;
@@ -56,10 +55,8 @@ impl Server {
 
         let runtime = Runtime::load(config.onnxruntime_library.as_deref())?;
         let metrics = Metrics::new();
-        let pictures =
-            PictureLimits { max_pixels: config.limits.max_pixels, max_decode_bytes: config.limits.max_decode_bytes };
         let explain_metrics = ExplainMetrics::register(metrics.registry())?;
-        let explainer = Explainer::new(runtime.clone(), &config.explain, pictures, explain_metrics);
+        let explainer = Explainer::new(runtime.clone(), &config.explain, config.limits.picture(), explain_metrics);
         let repository = Repository::new(config.model_repository, config.model_control, runtime, metrics.clone());
         let repository = repository
             .with_response_cache(ResponseCache::new(&config.response_cache))

@@ -11,7 +11,8 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::local::{self, Local, LocalArgs};
-use crate::inference::{Class, ClassifyRequest, Inference, Limits, Prediction, RequestContext};
+use crate::inference::{ClassifyRequest, Inference, Limits, Prediction, RequestContext};
+use crate::postprocess::Class;
 use crate::repository::Model;
 
 /// Pictures in flight for each decoding thread: enough that instances find full batches, few enough to stay in the queue.
@@ -117,6 +118,9 @@ fn to_json(model: &Model, path: &Path, prediction: &Prediction) -> Value {
 }
 
 fn classes_json(classes: &[Class]) -> Value {
-    let class = |class: &Class| json!({ "index": class.index, "label": class.label.as_deref(), "score": class.score });
-    classes.iter().map(class).collect()
+    classes.iter().map(class_json).collect()
+}
+
+pub(super) fn class_json(class: &Class) -> Value {
+    json!({ "index": class.index, "label": class.label.as_deref(), "score": class.score })
 }

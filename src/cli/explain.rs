@@ -9,13 +9,13 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use super::classify::class_json;
 use super::local::{self, Local, LocalArgs};
 use crate::error::Error;
 use crate::explain::{
     ExcitingRequest, ExplainConfig, ExplainMetrics, ExplainRequest, Explainer, Explanation, Method, Rule, Work,
 };
 use crate::inference::Limits;
-use crate::preprocess::PictureLimits;
 use crate::repository::Model;
 
 /// What can be shown.
@@ -103,9 +103,8 @@ pub(super) async fn run(args: &ExplainArgs) -> Result<()> {
         return Ok(());
     }
     let paths = tokio::task::block_in_place(|| files(&args.pictures))?;
-    let limits = PictureLimits { max_pixels: limits.max_pixels, max_decode_bytes: limits.max_decode_bytes };
     let explain_metrics = ExplainMetrics::register(metrics.registry())?;
-    let explainer = Explainer::new(runtime, &ExplainConfig::default(), limits, explain_metrics);
+    let explainer = Explainer::new(runtime, &ExplainConfig::default(), limits.picture(), explain_metrics);
 
     let (png, answer) = show(args, &explainer, model, paths).await?;
     tokio::task::block_in_place(|| std::fs::write(&args.output, png))
@@ -213,14 +212,13 @@ fn single(paths: &[PathBuf]) -> Result<Bytes> {
 }
 
 fn to_json(explanation: &Explanation) -> Value {
-    let class = explanation.class.as_ref();
     let units = explanation.units.iter();
     let units =
         units.map(|it| json!({"unit": it.unit, "row": it.row, "column": it.column, "activation": it.activation}));
     let heatmap = &explanation.heatmap;
     json!({
         "method": explanation.method.as_str(),
-        "class": class.map(|it| json!({"index": it.index, "label": it.label.as_deref(), "score": it.score})),
+        "class": explanation.class.as_ref().map(class_json),
         "layer": explanation.layer,
         "units": units.collect::<Vec<_>>(),
         "heatmap": {"shape": [heatmap.height, heatmap.width], "data": heatmap.data},

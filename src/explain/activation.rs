@@ -57,7 +57,7 @@ pub(super) fn activation(subject: &Subject, request: &ExplainRequest) -> Result<
         Ok(graphs)
     })?;
     let prepared = subject.prepare(&request.picture)?;
-    let (maps, weights, class, layer, method) = {
+    let (maps, [height, width], weights, class, layer, method) = {
         let mut graphs = lock(&graphs);
         let method = match (request.method, &graphs.nonlinear) {
             (Some(Method::Cam), Some(error)) => return Err(error.clone()),
@@ -70,13 +70,12 @@ pub(super) fn activation(subject: &Subject, request: &ExplainRequest) -> Result<
         let mut seed = vec![0.0; class.index + 1];
         seed[class.index] = 1.0;
         let weights = graphs.back(&values, seed)?;
-        let maps = values.get(&graphs.to).ok_or_else(|| Error::internal("the run gave no feature maps"))?.rows(0, 1);
-        let row = Graphs::row(&values, &graphs.to)?;
-        let shape = maps.shape().to_vec();
-        ((row, shape), weights, class, graphs.layer.clone(), method)
+        let &[_, _, height, width] = Graphs::shape_of(&values, &graphs.to)? else {
+            return Err(Error::internal("the feature maps have no rows"));
+        };
+        let maps = Graphs::row(&values, &graphs.to)?;
+        (maps, [height, width], weights, class, graphs.layer.clone(), method)
     };
-    let (maps, shape) = maps;
-    let [_, _, height, width] = shape[..] else { return Err(Error::internal("the feature maps have no rows")) };
     let area = height * width;
     let mut data = vec![0f64; area];
     for (map, gradient) in maps.chunks_exact(area).zip(weights.chunks_exact(area)) {

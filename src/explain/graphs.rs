@@ -134,15 +134,14 @@ impl Graphs {
     ///
     /// # Errors
     /// `Internal` when the run fails.
-    pub(super) fn back(&mut self, values: &Values, seed: Vec<f32>) -> Result<Vec<f32>> {
+    pub(super) fn back(&mut self, values: &Values, mut seed: Vec<f32>) -> Result<Vec<f32>> {
         let Some(back) = &mut self.back else {
             return Err(Error::internal("this graph does not run backwards"));
         };
-        let mut seed = seed;
         seed.resize(self.shape.iter().product(), 0.0);
         let mut inputs = vec![Tensor::from_vec(self.shape.clone(), seed)?];
         for name in &back.saved {
-            let value = values.get(name).ok_or_else(|| Error::internal(format!("the run gave no value {name}")))?;
+            let value = value(values, name)?;
             inputs.push(if value.data_type() == DataType::Int64 { value.clone() } else { in_f32(value)? });
         }
         let outputs = back.evaluation.run(&inputs)?;
@@ -155,10 +154,20 @@ impl Graphs {
     /// # Errors
     /// `Internal` when the run did not give it.
     pub(super) fn row(values: &Values, name: &str) -> Result<Vec<f32>> {
-        let value = values.get(name).ok_or_else(|| Error::internal(format!("the run gave no value {name}")))?;
-        let row = value.rows(0, 1);
-        Ok(in_f32(&row)?.to_slice::<f32>()?.into_owned())
+        Ok(in_f32(&value(values, name)?.rows(0, 1))?.to_slice::<f32>()?.into_owned())
     }
+
+    /// The shape of the value `name`.
+    ///
+    /// # Errors
+    /// `Internal` when the run did not give it.
+    pub(super) fn shape_of<'v>(values: &'v Values, name: &str) -> Result<&'v [usize]> {
+        Ok(value(values, name)?.shape())
+    }
+}
+
+fn value<'v>(values: &'v Values, name: &str) -> Result<&'v Tensor> {
+    values.get(name).ok_or_else(|| Error::internal(format!("the run gave no value {name}")))
 }
 
 /// The tensor in FP32.

@@ -37,7 +37,7 @@ pub use self::filters::Filters;
 pub use self::metrics::ExplainMetrics;
 pub use self::request::{
     ChannelStatistics, Exciting, ExcitingPicture, ExcitingRequest, ExplainRequest, Explanation, Features, Heatmap,
-    Method, ScoredClass, Unit,
+    Method, Unit,
 };
 use crate::engine::Runtime;
 use crate::error::Result;

@@ -10,6 +10,8 @@ use crate::preprocess::Frame;
 
 /// Pixels between the cells of a grid.
 const GAP: u32 = 2;
+/// The pixels that enlarging may make of a grid.
+const MAX_ENLARGED_PIXELS: u64 = 16 << 20;
 const BACKGROUND: Rgb<u8> = Rgb([255, 255, 255]);
 /// How much of the picture the hottest place covers.
 const COVER: f32 = 0.65;
@@ -24,9 +26,6 @@ pub(super) fn png(picture: &RgbImage) -> Result<Vec<u8>> {
     written.map_err(|error| Error::internal("the picture could not be written").with_source(error))?;
     Ok(bytes.into_inner())
 }
-
-/// The pixels that enlarging may make of a grid.
-const MAX_ENLARGED_PIXELS: u64 = 16 << 20;
 
 /// Puts equally large cells into a grid of `columns`, each enlarged `scale` times, or as often as there is room for, with a gap
 /// around each.

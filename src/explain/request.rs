@@ -1,12 +1,12 @@
 //! What can be asked, and what is answered, free of any wire form.
 
 use std::str::FromStr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::adjoint::Rule;
 use crate::error::{Error, Result};
+use crate::postprocess::Class;
 use crate::preprocess::Frame;
 
 /// How an answer is explained.
@@ -144,17 +144,6 @@ pub struct Heatmap {
     pub data: Vec<f32>,
 }
 
-/// A class with its probability.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ScoredClass {
-    /// The index in the model's output.
-    pub index: usize,
-    /// The label, where the model has labels.
-    pub label: Option<Arc<str>>,
-    /// The softmax probability.
-    pub score: f32,
-}
-
 /// A unit that was projected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unit {
@@ -177,7 +166,7 @@ pub struct Explanation {
     /// How it was found out.
     pub method: Method,
     /// The class that it is about; `None` for the units of a layer.
-    pub class: Option<ScoredClass>,
+    pub class: Option<Class>,
     /// The layer that was looked at; `None` for occlusion.
     pub layer: Option<String>,
     /// The units that were projected, the strongest first; empty for the other methods.

@@ -10,12 +10,11 @@ use tokio::sync::watch;
 use super::cache::{Cache, Purpose, SharedGraphs};
 use super::graphs::{Graphs, Plan, Values};
 use super::network::Network;
-use super::{ExplainMetrics, Heatmap, ScoredClass, filters};
+use super::{ExplainMetrics, Heatmap, filters};
 use crate::engine::{GraphOptimization, Runtime};
 use crate::error::{Error, Result};
-use crate::postprocess::{self, Scores};
-use crate::preprocess::Color;
-use crate::preprocess::{Extent, Frame, Interpolation, Layout, PictureLimits, Preprocessor, Recipe};
+use crate::postprocess::{self, Class, Scores};
+use crate::preprocess::{Color, Extent, Frame, Interpolation, Layout, PictureLimits, Preprocessor, Recipe};
 use crate::repository::{GraphModel, Model};
 use crate::scheduler::{Answer, Submission};
 use crate::tensor::{DataType, Tensor};
@@ -194,7 +193,7 @@ impl Subject {
     }
 
     /// What the logits of a run say of `class`, or of the most probable one.
-    pub(super) fn class(&self, graphs: &Graphs, values: &Values, class: Option<usize>) -> Result<ScoredClass> {
+    pub(super) fn class(&self, graphs: &Graphs, values: &Values, class: Option<usize>) -> Result<Class> {
         let output = self.graph.interface().class_output;
         let name = graphs.logits.as_deref().unwrap_or(self.class_output());
         let scores = if name == self.class_output() { output.scores } else { Scores::Logits };
@@ -202,7 +201,7 @@ impl Subject {
     }
 
     /// What a row of class scores says of `class`, or of the most probable one.
-    pub(super) fn scored(&self, row: &[f32], scores: Scores, class: Option<usize>) -> Result<ScoredClass> {
+    pub(super) fn scored(&self, row: &[f32], scores: Scores, class: Option<usize>) -> Result<Class> {
         let index = match class {
             Some(class) if class < row.len() => class,
             Some(class) => {
@@ -211,7 +210,7 @@ impl Subject {
             None => postprocess::classify(row, scores, 1)?[0].0,
         };
         let score = postprocess::probabilities(row, scores)?[index] as f32;
-        Ok(ScoredClass { index, label: self.model.labels().get(index).cloned(), score })
+        Ok(self.model.class(index, score))
     }
 
     /// The picture with `heatmap` over it, as PNG.

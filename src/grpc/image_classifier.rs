@@ -14,8 +14,9 @@ use super::stream::{Answers, Order, answers};
 use crate::error::{Error, Result as DomainResult};
 use crate::explain::{ExplainRequest, Explainer, Method, Unit, Work};
 use crate::inference::{
-    Class, Classification, ClassifyRequest, DEFAULT_TOP_K, Inference, Prediction, Timing, parse_version,
+    Classification, ClassifyRequest, DEFAULT_TOP_K, Inference, Prediction, Timing, deadline, parse_version,
 };
+use crate::postprocess::Class;
 use crate::preprocess::Frame;
 use crate::repository::Model;
 
@@ -93,10 +94,9 @@ async fn explain(
     request: pb::ExplainRequest,
 ) -> DomainResult<pb::ExplainResponse> {
     let model = model(inference, &request.model_name, &request.model_version)?;
-    let timeout = (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms));
+    let own = deadline(Instant::now(), Some(Duration::from_millis(request.timeout_ms)));
+    let deadline = [own, call.deadline].into_iter().flatten().min();
     let method: Option<Method> = Some(request.method).filter(|it| !it.is_empty()).map(|it| it.parse()).transpose()?;
-    let timeout = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let deadline = [timeout, call.deadline].into_iter().flatten().min();
     let mut admission = explainer.admit(Arc::clone(&model), Work::Explanation(method), deadline)?;
     let given = |value: u32| Some(value as usize).filter(|&value| value > 0);
     let domain = ExplainRequest {
@@ -110,11 +110,6 @@ async fn explain(
         stride: given(request.stride),
     };
     let answer = admission.explain(domain).await?;
-    let class = answer.class.map(|class| pb::Class {
-        index: class.index as u32,
-        label: class.label.map(|label| label.to_string()),
-        score: class.score,
-    });
     let unit = |unit: Unit| pb::Unit {
         unit: unit.unit as u32,
         row: unit.row as u32,
@@ -126,7 +121,7 @@ async fn explain(
         model_name: model.name().to_owned(),
         model_version: model.version().to_string(),
         method: answer.method.as_str().to_owned(),
-        class,
+        class: answer.class.map(class),
         layer: answer.layer.unwrap_or_default(),
         units: answer.units.into_iter().map(unit).collect(),
         heatmap: Some(pb::Heatmap {
@@ -171,12 +166,11 @@ fn prediction(prediction: Prediction) -> pb::Prediction {
 }
 
 fn classes(classes: Vec<Class>) -> Vec<pb::Class> {
-    let class = |class: Class| pb::Class {
-        index: class.index as u32,
-        label: class.label.map(|label| label.to_string()),
-        score: class.score,
-    };
     classes.into_iter().map(class).collect()
+}
+
+fn class(class: Class) -> pb::Class {
+    pb::Class { index: class.index as u32, label: class.label.map(|label| label.to_string()), score: class.score }
 }
 
 fn timing(timing: Timing) -> pb::Timing {

@@ -22,7 +22,8 @@ use super::openapi::{Operation, Tag};
 use super::tensor_json::read_base64_list;
 use super::{App, AppState};
 use crate::error::{Error, Result};
-use crate::inference::{Class, ClassifyRequest, DEFAULT_TOP_K, Prediction, RequestContext, Timing};
+use crate::inference::{ClassifyRequest, DEFAULT_TOP_K, Prediction, RequestContext, Timing};
+use crate::postprocess::Class;
 use crate::repository::Model;
 
 /// What may be said beside the pictures, in the query.

@@ -5,7 +5,7 @@ mod json;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -26,6 +26,7 @@ use super::openapi::{Operation, Tag};
 use super::{App, AppState};
 use crate::error::{Error, Result};
 use crate::explain::{Admission, ExcitingRequest, ExplainRequest, Method, Rule, Work};
+use crate::inference::deadline;
 use crate::repository::Model;
 
 /// What may be said beside the picture, in the query.
@@ -56,7 +57,7 @@ pub(super) struct Options {
 impl Options {
     /// Admits a request that came with `payload`.
     pub(super) fn admit(&self, app: &App, model: &Arc<Model>, payload: &Payload) -> Result<Admission> {
-        let deadline = deadline(payload.received, self.timeout_ms);
+        let deadline = deadline(payload.received, self.timeout_ms.map(Duration::from_millis));
         app.explainer.admit(Arc::clone(model), Work::Explanation(self.method), deadline)
     }
 
@@ -76,12 +77,6 @@ impl Options {
 
 fn parsed<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
-}
-
-/// When a request ends that arrived at `received`; without a timeout, or with 0, never.
-fn deadline(received: Instant, timeout_ms: Option<u64>) -> Option<Instant> {
-    let timeout = timeout_ms.filter(|&timeout| timeout > 0)?;
-    received.checked_add(Duration::from_millis(timeout))
 }
 
 /// What the document says of [`explain`].
@@ -170,7 +165,7 @@ pub(super) async fn features(
     payload: Payload,
 ) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
-    let deadline = deadline(payload.received, options.timeout_ms);
+    let deadline = deadline(payload.received, options.timeout_ms.map(Duration::from_millis));
     let mut admission = app.explainer.admit(Arc::clone(&model), Work::Features, deadline)?;
     let picture = admission.note(read_picture(&app, &headers, payload.bytes).await)?;
     let features = admission.features(picture, options.layer).await?;
@@ -224,7 +219,7 @@ pub(super) async fn exciting(
 ) -> HttpResult<Response> {
     let rule = options.method.map_or(Ok(Rule::Deconvnet), Method::rule)?;
     let model = app.inference.model(&target.model, target.version)?;
-    let deadline = deadline(payload.received, options.timeout_ms);
+    let deadline = deadline(payload.received, options.timeout_ms.map(Duration::from_millis));
     let mut admission = app.explainer.admit(Arc::clone(&model), Work::Exciting, deadline)?;
     let pictures = admission.note(read_pictures(&app, &headers, payload.bytes).await)?;
     let request = ExcitingRequest { layer: options.layer, unit: options.unit, count: options.count, rule };

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::request::{Class, InferRequest, Prediction};
+use super::request::{InferRequest, Prediction};
 use crate::error::{Error, Result};
-use crate::postprocess::{self, to_f32};
+use crate::postprocess::{self, Class, to_f32};
 use crate::repository::{ClassOutput, Model};
 use crate::scheduler::Answer;
 use crate::tensor::Tensor;
@@ -86,10 +86,7 @@ pub(super) fn prediction(model: &Model, answer: &Answer, count: usize, aux: bool
 fn classes(model: &Model, output: ClassOutput, row: &Tensor, count: usize) -> Result<Vec<Class>> {
     let row = to_f32(row)?;
     let best = postprocess::classify(&row, output.scores, count)?;
-    Ok(best
-        .into_iter()
-        .map(|(index, score)| Class { index, label: model.labels().get(index).cloned(), score })
-        .collect())
+    Ok(best.into_iter().map(|(index, score)| model.class(index, score)).collect())
 }
 
 /// The classification extension: for each row the `count` highest raw values as `value:index` or `value:index:label`,

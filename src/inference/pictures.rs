@@ -45,7 +45,7 @@ impl Pictures {
         Self {
             threads: Arc::new(Semaphore::new(thread_count)),
             thread_count,
-            limits: PictureLimits { max_pixels: limits.max_pixels, max_decode_bytes: limits.max_decode_bytes },
+            limits: limits.picture(),
             backlog: Arc::default(),
         }
     }

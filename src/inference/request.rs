@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::postprocess::Class;
 use crate::preprocess::PictureLimits;
 use crate::repository::{GraphModel, Member, Model};
 use crate::scheduler::{Demand, Permit, Preparation};
@@ -47,6 +47,13 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Those of one picture.
+    pub fn picture(&self) -> PictureLimits {
+        PictureLimits { max_pixels: self.max_pixels, max_decode_bytes: self.max_decode_bytes }
+    }
+}
+
 /// What a request brings beside its payload: where it came from and how it wants to be scheduled.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
@@ -74,6 +81,11 @@ impl RequestContext {
     pub(super) fn priority(&self, model: &Model) -> u32 {
         self.priority.unwrap_or(model.config().batching.default_priority).max(1)
     }
+}
+
+/// The instant that a timeout after `received` ends; `None` for no timeout, or one too far away to matter.
+pub fn deadline(received: Instant, timeout: Option<Duration>) -> Option<Instant> {
+    timeout.filter(|timeout| !timeout.is_zero()).and_then(|timeout| received.checked_add(timeout))
 }
 
 /// Proof that a request may use a model: it holds the model's version through a reload, and places in its bounded queue, or in
@@ -280,17 +292,6 @@ pub struct Prediction {
     pub classes: Vec<Class>,
     /// The same of each side branch, by the output's name in the graph's order; empty unless asked for.
     pub branches: Vec<(String, Vec<Class>)>,
-}
-
-/// One class of a prediction.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Class {
-    /// The index in the model's output.
-    pub index: usize,
-    /// The label, where the model has labels.
-    pub label: Option<Arc<str>>,
-    /// The softmax probability.
-    pub score: f32,
 }
 
 /// Where a request's time went. With several pictures, the longest of each.

@@ -17,6 +17,7 @@ use super::wire::Wire;
 use super::{facts, instances, interface, labels, translate, warm_up};
 use crate::engine::{Graph, GraphOptions, Provider, Runtime, Session};
 use crate::error::{Error, Result};
+use crate::postprocess::Class;
 use crate::preprocess::Preprocessor;
 use crate::response_cache::ResponseCache;
 use crate::scheduler::device::Devices;
@@ -257,6 +258,11 @@ impl Model {
     /// The class labels, in order; empty without a labels file.
     pub fn labels(&self) -> &[Arc<str>] {
         &self.labels
+    }
+
+    /// The class with this index, which has this probability.
+    pub fn class(&self, index: usize, score: f32) -> Class {
+        Class { index, label: self.labels.get(index).cloned(), score }
     }
 
     /// What answers its requests.

@@ -1,12 +1,15 @@
 // Numbers in the form that people read.
 
+/** A number for an axis or beside it. */
+export const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
+
 const scaled = (value, step, units) => {
   let unit = 0;
   while (Math.abs(value) >= step && unit < units.length - 1) {
     value /= step;
     unit += 1;
   }
-  return [value.toLocaleString("en", { maximumSignificantDigits: 3 }), units[unit]];
+  return [number(value), units[unit]];
 };
 
 /** 4652008 as `4.65 M`. */
@@ -16,13 +19,10 @@ export const count = (value) => scaled(value, 1000, ["", " K", " M", " G", " T"]
 export const bytes = (value) => scaled(value, 1024, [" B", " KiB", " MiB", " GiB", " TiB"]).join("");
 
 /** Milliseconds as `63.7 ms`. */
-export const milliseconds = (value) => `${value.toLocaleString("en", { maximumSignificantDigits: 3 })}\u00a0ms`;
+export const milliseconds = (value) => `${number(value)}\u00a0ms`;
 
 /** A share of 1 as `97.4 %`. */
 export const percent = (share) => `${(100 * share).toFixed(share >= 0.0995 ? 1 : 2)} %`;
-
-/** A number for an axis or beside it. */
-export const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 3 });
 
 /** `[3, 224, 224]` as `3 × 224 × 224`. */
 export const shape = (sizes) => (sizes ? sizes.join(" × ") : "not known");
