@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::config::{BatchingConfig, ModelConfig, Tunable};
 use super::warm_up;
-use crate::engine::{Graph, Provider, Session};
+use crate::engine::{Graph, GraphOptions, Provider, Session};
 use crate::error::Result;
 use crate::scheduler::SchedulerOptions;
 use crate::scheduler::batcher::Policy;
@@ -47,6 +47,15 @@ pub(super) fn instances_per_device(provider: &Provider, config: &ModelConfig) ->
 /// The threads inside one run: as configured, or one.
 pub(super) fn intra_op_threads(config: &ModelConfig) -> usize {
     config.instances.intra_op_threads.and_then(Tunable::number).unwrap_or(1)
+}
+
+/// How the graph's sessions are made.
+pub(super) fn graph_options(config: &ModelConfig) -> GraphOptions {
+    GraphOptions {
+        providers: config.providers.clone(),
+        intra_op_threads: intra_op_threads(config),
+        optimization: config.graph_optimization,
+    }
 }
 
 /// The cores that this process may use.

@@ -15,7 +15,7 @@ use super::interface::{ClassOutput, Interface};
 use super::tuning::{Setup, Subject, Tuner, Tuning};
 use super::wire::Wire;
 use super::{facts, instances, interface, labels, translate, warm_up};
-use crate::engine::{Graph, GraphOptions, Provider, Runtime, Session};
+use crate::engine::{Graph, Provider, Runtime, Session};
 use crate::error::{Error, Result};
 use crate::postprocess::Class;
 use crate::preprocess::Preprocessor;
@@ -82,12 +82,7 @@ impl Model {
         }
         // Before it is read: a file that changes meanwhile must not pass for the one that was loaded.
         let file = ModelFile::of(path)?;
-        let options = GraphOptions {
-            providers: config.providers.clone(),
-            intra_op_threads: instances::intra_op_threads(config),
-            optimization: config.graph_optimization,
-        };
-        let (mut graph, first) = Graph::load(host.runtime, path, &options)?;
+        let (mut graph, first) = Graph::load(host.runtime, path, &instances::graph_options(config))?;
         let in_file = |error: Error| Error::invalid(format!("{}: {}", path.display(), error.message()));
         let in_config = |reason: String| Error::invalid(format!("{}: {reason}", folder.join(config.file()).display()));
 

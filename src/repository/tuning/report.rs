@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::measure::Sessions;
 use super::sweep::sweep;
 use super::{Subject, Sweep, Tuning, goal, space};
-use crate::engine::{Graph, GraphOptions};
+use crate::engine::Graph;
 use crate::error::{Error, Result};
 use crate::preprocess::Preprocessor;
 use crate::repository::config::{ModelConfig, Tunable};
@@ -71,12 +71,7 @@ impl Repository {
         if !path.is_file() {
             return Err(Error::not_found(format!("{}: there is no such file", path.display())));
         }
-        let graph_options = GraphOptions {
-            providers: config.providers.clone(),
-            intra_op_threads: instances::intra_op_threads(&config),
-            optimization: config.graph_optimization,
-        };
-        let (mut graph, first) = Graph::load(&self.runtime, &path, &graph_options)?;
+        let (mut graph, first) = Graph::load(&self.runtime, &path, &instances::graph_options(&config))?;
         let provider = graph.provider().as_str();
         let input = first.input().clone();
         // The sessions that are measured are made one by one.
