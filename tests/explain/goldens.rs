@@ -5,19 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use convoy::explain::{ExplainRequest, Method};
 use convoy::onnx::proto::tensor_proto::DataType;
 use convoy::onnx::{ModelProto, ValueInfoProto};
-use convoy::zoo::builder::GraphBuilder;
-use convoy::zoo::graph::{Conv, Lrn, Padding, Pool, Value};
-use convoy::zoo::weights::{Weights, random};
-use convoy::zoo::{Architecture, OnnxOptions};
+use convoy::zoo::OnnxOptions;
+use convoy::zoo::weights::random;
 use image::{Rgb, RgbImage};
 use serde::Deserialize;
 
+use super::networks::{SEED, seeded};
 use super::{Fixture, fixtures, png};
 
-/// Of the weights and of the pictures, in `zoo.py` too.
-const SEED: u64 = 7;
-/// The classes of the seeded networks, in `zoo.py` too.
-const CLASSES: usize = 100;
 /// How far a value may be from PyTorch's in FP64, as a share of the largest.
 const TOLERANCE: f64 = 1e-5;
 
@@ -50,16 +45,6 @@ fn picture(index: usize, size: usize) -> RgbImage {
     })
 }
 
-/// Batch norms stay, so that the graph computes what PyTorch does, step by step.
-fn seeded(name: &str) -> ModelProto {
-    let options = OnnxOptions { keep_batch_norm: true, ..OnnxOptions::default() };
-    let weights = Weights::random(SEED);
-    if name == "mixed" {
-        return mixed().to_onnx(name, &weights, options).unwrap();
-    }
-    Architecture::find(name).unwrap().graph(CLASSES).to_onnx(name, &weights, options).unwrap()
-}
-
 /// `model` for pictures of this size. Its own does not matter to what is fully convolutional.
 fn resized(model: &ModelProto, size: usize) -> ModelProto {
     let mut model = model.clone();
@@ -69,32 +54,11 @@ fn resized(model: &ModelProto, size: usize) -> ModelProto {
     model
 }
 
-/// The network `Mixed` of `zoo.py`: what the others leave out.
-fn mixed() -> convoy::zoo::graph::Graph {
-    let mut builder = GraphBuilder::new(32);
-    let x = builder.conv("stem", Value::INPUT, Conv::new(8, 3).stride(2).bias());
-    let x = builder.batch_norm("stem_bn", x, 1e-3);
-    let x = builder.relu("relu", x);
-    let x = builder.max_pool("max_pool", x, Pool::new(3, 2).ceil_mode());
-    let wide = Conv { kernel: [1, 7], padding: Padding::Explicit([0, 3, 0, 3]), ..Conv::new(4, 1) };
-    let branches = [
-        builder.conv("wide", x, wide.bias()),
-        builder.conv("tall", x, Conv::rectangular(4, [7, 1])),
-        builder.conv("grouped", x, Conv::new(8, 3).padding(1).groups(4).bias()),
-        builder.average_pool("average_pool", x, Pool::new(3, 1).padding(1)),
-    ];
-    let x = builder.concat("concat", &branches);
-    let x = builder.lrn("lrn", x, Lrn { size: 5, alpha: 0.7, beta: 0.75, bias: 2.0 });
-    let x = builder.adaptive_average_pool("adaptive_pool", x, 3);
-    let x = builder.flatten("flatten", x);
-    let logits = builder.linear("fc", x, 10);
-    builder.finish(logits)
-}
-
 async fn equals_golden(name: &str) {
     let golden: Golden =
         serde_json::from_str(&std::fs::read_to_string(fixtures().join(format!("{name}.json"))).unwrap()).unwrap();
-    let model = seeded(name);
+    // Batch norms stay, so that the graph computes what PyTorch does, step by step.
+    let model = seeded(name, OnnxOptions { keep_batch_norm: true, ..OnnxOptions::default() });
     let config =
         "graph_optimization = \"none\"\nmax_batch_size = 1\n[instances]\ncount = 1\n[preprocess]\nresize = \"none\"\n";
     for method in ["deconvnet", "guided", "gradient", "class_deconvnet", "class_guided", "class_gradient", "gradcam"] {

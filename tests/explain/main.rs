@@ -10,6 +10,8 @@ mod limits;
 
 #[path = "../support/graphs.rs"]
 mod graphs;
+#[path = "../support/networks.rs"]
+mod networks;
 
 use std::io::Cursor;
 use std::path::Path;

@@ -7,7 +7,8 @@ use convoy::zoo::weights::{Checkpoint, Weights, random};
 use convoy::zoo::{Architecture, OnnxOptions};
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::{SEED, answer, fixtures};
+use super::networks::SEED;
+use super::{answer, fixtures};
 
 /// The seeded weights of `graph` as a checkpoint with those tensors that `keep` keeps.
 fn checkpoint(graph: &Graph, keep: impl Fn(&Parameter) -> bool) -> Weights {

@@ -7,7 +7,7 @@ use convoy::zoo::describe::{Description, LayerCost};
 use convoy::zoo::weights::{Weights, random};
 use convoy::zoo::{ARCHITECTURES, Architecture, IMAGENET_CLASSES, OnnxOptions};
 
-use super::{CLASSES, SEED};
+use super::networks::{CLASSES, SEED};
 
 #[test]
 fn a_models_own_shape_inference_agrees_with_its_architecture() {

@@ -1,12 +1,11 @@
 //! Every architecture, side branches included, against its reference.
 
 use convoy::onnx::ModelProto;
-use convoy::zoo::builder::GraphBuilder;
-use convoy::zoo::graph::{Conv, Graph, Lrn, Padding, Pool, Value};
 use convoy::zoo::weights::{Checkpoint, Weights};
 use convoy::zoo::{ARCHITECTURES, Architecture, OPSETS, OnnxOptions};
 
-use super::{SEED, TOLERANCE, answer, assert_close, assert_within, pictures, run, seeded, target};
+use super::networks::{SEED, mixed, seeded};
+use super::{TOLERANCE, answer, assert_close, assert_within, pictures, run, target};
 
 /// One test a network, so that they run side by side.
 macro_rules! goldens {
@@ -110,28 +109,6 @@ fn layers_that_are_rare_in_those_networks_equal_pytorchs() {
         assert_eq!(has_batch_norm(&model), keep_batch_norm);
         assert_close("mixed", &answer(model, 32));
     }
-}
-
-/// The network `Mixed` of `zoo.py`.
-fn mixed() -> Graph {
-    let mut builder = GraphBuilder::new(32);
-    let x = builder.conv("stem", Value::INPUT, Conv::new(8, 3).stride(2).bias());
-    let x = builder.batch_norm("stem_bn", x, 1e-3);
-    let x = builder.relu("relu", x);
-    let x = builder.max_pool("max_pool", x, Pool::new(3, 2).ceil_mode());
-    let wide = Conv { kernel: [1, 7], padding: Padding::Explicit([0, 3, 0, 3]), ..Conv::new(4, 1) };
-    let branches = [
-        builder.conv("wide", x, wide.bias()),
-        builder.conv("tall", x, Conv::rectangular(4, [7, 1])),
-        builder.conv("grouped", x, Conv::new(8, 3).padding(1).groups(4).bias()),
-        builder.average_pool("average_pool", x, Pool::new(3, 1).padding(1)),
-    ];
-    let x = builder.concat("concat", &branches);
-    let x = builder.lrn("lrn", x, Lrn { size: 5, alpha: 0.7, beta: 0.75, bias: 2.0 });
-    let x = builder.adaptive_average_pool("adaptive_pool", x, 3);
-    let x = builder.flatten("flatten", x);
-    let logits = builder.linear("fc", x, 10);
-    builder.finish(logits)
 }
 
 #[test]

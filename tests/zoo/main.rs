@@ -8,33 +8,25 @@ mod describe;
 mod goldens;
 mod slips;
 
+#[path = "../support/networks.rs"]
+mod networks;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use convoy::onnx::{ModelProto, write_model};
-use convoy::zoo::weights::{Weights, random};
-use convoy::zoo::{Architecture, OnnxOptions};
+use convoy::zoo::weights::random;
+use networks::SEED;
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::TensorRef;
-
-/// Of the weights and of the pictures, in `zoo.py` too.
-const SEED: u64 = 7;
-
-/// The classes of the seeded networks, in `zoo.py` too.
-const CLASSES: usize = 100;
 
 /// How far a logit may be from PyTorch's in FP64, in standard deviations of the logits. FP32 alone makes up to 9.7e-6.
 const TOLERANCE: f64 = 1e-5;
 
 /// The logits of two pictures by output, row by row.
 type Outputs = BTreeMap<String, Vec<f32>>;
-
-/// The model of `name` with seeded weights.
-fn seeded(name: &str, options: OnnxOptions) -> ModelProto {
-    Architecture::find(name).unwrap().graph(CLASSES).to_onnx(name, &Weights::random(SEED), options).unwrap()
-}
 
 /// How far the outputs are from those in the golden `name` at most, in standard deviations of the output's logits.
 fn distance(name: &str, outputs: &Outputs) -> f64 {

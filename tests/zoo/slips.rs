@@ -5,7 +5,8 @@ use convoy::onnx::{ModelProto, NodeProto};
 use convoy::tensor::Tensor;
 use convoy::zoo::OnnxOptions;
 
-use super::{TOLERANCE, answer, distance, seeded};
+use super::networks::seeded;
+use super::{TOLERANCE, answer, distance};
 
 #[test]
 fn another_alpha_of_lrn_is_noticed() {
