@@ -1,6 +1,7 @@
 //! What the response cache says that it takes is what it takes. In a process of its own: the memory of others would show.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[path = "support/memory.rs"]
+mod memory;
 
 use convoy::response_cache::{Digest, ResponseCache, ResponseCacheConfig};
 use convoy::telemetry::Metrics;
@@ -8,18 +9,11 @@ use convoy::tensor::Tensor;
 
 const MAX_BYTES: usize = 48 << 20;
 
-/// The process's memory, in bytes.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse::<usize>().unwrap() * 1024
-}
-
 #[test]
 fn the_bound_holds_for_the_processes_memory_whatever_size_the_answers_have() {
     let cache = ResponseCache::new(&ResponseCacheConfig { max_bytes: MAX_BYTES }).unwrap();
     let model = cache.open(Metrics::new().model("m", 1).cache);
-    let before = resident();
+    let before = memory::resident_bytes("self");
     let mut number = 0_u64;
     // Many times over, small ones first: what they took in the maps must not stay beside the large ones.
     for classes in [3, 1000, 40] {
@@ -32,9 +26,9 @@ fn the_bound_holds_for_the_processes_memory_whatever_size_the_answers_have() {
             drop(model.get(digest));
         }
         assert!(cache.bytes() <= MAX_BYTES && cache.bytes() > MAX_BYTES * 8 / 10, "{}", cache.bytes());
-        let taken = resident().saturating_sub(before);
+        let taken = memory::resident_bytes("self").saturating_sub(before);
         println!("{classes} classes: {taken} bytes resident, {} counted", cache.bytes());
         // What the allocator holds for new answers between the old ones is not the cache's to count.
-        assert!(taken < MAX_BYTES * 13 / 10, "{classes} classes: {taken} bytes");
+        assert!(taken < MAX_BYTES as u64 * 13 / 10, "{classes} classes: {taken} bytes");
     }
 }

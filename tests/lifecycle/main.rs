@@ -9,6 +9,8 @@ mod graphs;
 mod grpc;
 #[path = "../support/http.rs"]
 mod http;
+#[path = "../support/memory.rs"]
+mod memory;
 #[path = "../support/server.rs"]
 #[expect(dead_code, reason = "what is broken here breaks while it serves")]
 mod server;

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::memory::resident_bytes;
 use crate::server::Repository;
 
 /// A running `convoy serve` in the mode explicit, with everything loaded. Killed when dropped.
@@ -39,9 +40,7 @@ impl Process {
 
     /// The memory that is resident now, in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        resident_bytes(&self.child.id().to_string())
     }
 }
 
