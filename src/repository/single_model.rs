@@ -70,7 +70,7 @@ impl Files {
     fn of(folder: &Path) -> Result<Self> {
         let names = names(folder).map_err(|error| Error::not_found(format!("{}: {error}", folder.display())))?;
         let has = |name: &str| names.iter().any(|other| other == name);
-        let graphs: Vec<_> = names.iter().filter(|name| name.ends_with(".onnx")).collect();
+        let graphs: Vec<_> = names.iter().filter(|name| is_graph(name)).collect();
         let config = match graphs[..] {
             // The configuration may call its graph anything. Whether that is there, loading will show.
             _ if has(CONFIG_FILE) || has(TRITON_CONFIG_FILE) || has(MODEL_FILE) => None,
@@ -106,6 +106,10 @@ impl Files {
             None => Ok(()),
         }
     }
+}
+
+fn is_graph(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "onnx")
 }
 
 /// The names of the files in `folder` that are not hidden.

@@ -1,7 +1,7 @@
 //! The manifests in `docker/kubernetes`: rendered by the real kustomize, validated against the published schemas, held together, and
 //! run: the real binary is started as they say, and asked what they ask it.
 //!
-//! kustomize is in kubectl, which `cargo xtask test` fetches on Linux on x86_64. Elsewhere the one on the `PATH` is taken, and where there
+//! kustomize is in kubectl, which `cargo xtask test` fetches on Linux on `x86_64`. Elsewhere the one on the `PATH` is taken, and where there
 //! is none the tests are ignored, and say so.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

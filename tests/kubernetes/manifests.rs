@@ -55,12 +55,12 @@ pub(crate) fn render(path: &str) -> String {
 pub(crate) fn render_with(component: &str) -> String {
     // kustomize reads nothing from absolute paths, and nothing outside but other kustomizations.
     let overlay = tempfile::Builder::new().prefix(".test-").tempdir_in(folder().join("overlays")).unwrap();
-    let text = format!("resources: [../cpu]\ncomponents: [../../components/{component}]\n");
+    let text = format!("namespace: convoy\nresources: [../cpu]\ncomponents: [../../components/{component}]\n");
     std::fs::write(overlay.path().join("kustomization.yaml"), text).unwrap();
     render(overlay.path().strip_prefix(folder()).unwrap().to_str().unwrap())
 }
 
-/// What the script that makes a PrometheusRule of the alerts prints.
+/// What the script that makes a `PrometheusRule` of the alerts prints.
 pub(crate) fn alerts() -> String {
     run(Command::new("sh").arg(folder().join("prometheus-rule.sh")), "").unwrap()
 }
@@ -122,7 +122,7 @@ impl Objects {
         &self.pod()["spec"]["containers"][0]
     }
 
-    /// The text of a file in a ConfigMap that the pod mounts as the volume called `volume`.
+    /// The text of a file in a `ConfigMap` that the pod mounts as the volume called `volume`.
     pub(crate) fn file(&self, volume: &str, file: &str) -> &str {
         let volume = list(&self.pod()["spec"]["volumes"]).iter().find(|other| other["name"] == volume).unwrap();
         self.get("ConfigMap", text(&volume["configMap"]["name"]))["data"][file].as_str().unwrap()

@@ -165,14 +165,9 @@ impl Drop for Pod {
 
 /// `said` with the paths in the container as those of the test: at the beginning, and behind a quotation mark or an equals sign.
 fn moved(said: &str, places: &[(String, PathBuf)]) -> String {
-    let mut moved = said.to_owned();
-    for (place, real) in places {
-        if let Some(rest) = moved.strip_prefix(place.as_str()) {
-            return format!("{}{rest}", real.display());
-        }
-        for before in ['"', '='] {
-            moved = moved.replace(&format!("{before}{place}"), &format!("{before}{}", real.display()));
-        }
-    }
-    moved
+    let pieces = said.split_inclusive(['"', '=']).map(|piece| {
+        let place = places.iter().find_map(|(place, real)| Some((piece.strip_prefix(place.as_str())?, real)));
+        place.map_or_else(|| piece.to_owned(), |(rest, real)| format!("{}{rest}", real.display()))
+    });
+    pieces.collect()
 }

@@ -98,7 +98,7 @@ pub(crate) fn a_model_that_cannot_be_loaded_stops_a_rollout() {
     });
 }
 
-/// The container of one of KServe's runtimes, as KServe makes it for an InferenceService of this name.
+/// The container of one of KServe's runtimes, as KServe makes it for an `InferenceService` of this name.
 fn runtime(name: &str, service: &str) -> Value {
     let objects = Objects::of(&render("kserve"));
     let container = &objects.get("ClusterServingRuntime", name)["spec"]["containers"][0];

@@ -1,16 +1,23 @@
 //! What no schema says: that the objects fit each other, and the server.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use convoy::config::ServerConfig;
+use convoy::engine::Provider;
 use convoy::repository::Machine;
 use convoy::repository::config::ModelConfig;
 use serde_json::Value;
 
 use crate::manifests::{Objects, list, number, render, render_with, root, text};
 
-/// Every rendering with a Deployment in it.
-fn deployments() -> Vec<(String, Objects)> {
+/// Every rendering with a Deployment in it, made once for all tests.
+fn deployments() -> &'static [(String, Objects)] {
+    static DEPLOYMENTS: OnceLock<Vec<(String, Objects)>> = OnceLock::new();
+    DEPLOYMENTS.get_or_init(render_deployments)
+}
+
+fn render_deployments() -> Vec<(String, Objects)> {
     let overlays = ["overlays/cpu", "overlays/gpu", "overlays/production"];
     let components = ["ingress", "models-image", "models-init", "models-s3"];
     let overlays = overlays.into_iter().map(|path| (path.to_owned(), render(path)));
@@ -110,7 +117,7 @@ pub(crate) fn selectors_find_the_pods() {
         }
 
         // Every port that is named has that name in the container, and is the one on which the server listens.
-        let config = configuration(&objects);
+        let config = configuration(objects);
         let ports = list(&objects.container()["ports"]);
         let ports: BTreeMap<_, _> =
             ports.iter().map(|port| (text(&port["name"]), number(&port["containerPort"]))).collect();
@@ -179,7 +186,7 @@ pub(crate) fn routes_lead_to_the_services() {
 
 pub(crate) fn nothing_is_cut_off_at_the_end() {
     for (name, objects) in deployments() {
-        let config = configuration(&objects);
+        let config = configuration(objects);
         let pod = &objects.pod()["spec"];
         let stop = number(&objects.container()["lifecycle"]["preStop"]["sleep"]["seconds"]);
         let grace = number(&pod["terminationGracePeriodSeconds"]);
@@ -212,7 +219,8 @@ fn pods() -> Vec<(String, Value)> {
         .kind("ClusterServingRuntime")
         .map(|runtime| (runtime["metadata"]["name"].to_string(), runtime["spec"].clone()));
     let runtimes: Vec<_> = runtimes.collect();
-    deployments().into_iter().map(|(name, objects)| (name, objects.pod()["spec"].clone())).chain(runtimes).collect()
+    let deployed = deployments().iter().map(|(name, objects)| (name.clone(), objects.pod()["spec"].clone()));
+    deployed.chain(runtimes).collect()
 }
 
 pub(crate) fn containers_have_no_rights() {
@@ -260,7 +268,7 @@ pub(crate) fn the_gpu_overlay_asks_for_cuda() {
         ModelConfig::read(folder.path(), Machine { cores: 4, offers_cuda: true }).unwrap()
     };
     let with_gpu = read(objects.file("model-config", "config.toml"));
-    let providers: Vec<_> = with_gpu.providers.iter().map(|provider| provider.as_str()).collect();
+    let providers: Vec<_> = with_gpu.providers.iter().map(Provider::as_str).collect();
     assert_eq!(providers, ["cuda"]);
     // It lies over the model's own configuration, so it must say all that this says.
     let own = std::fs::read_to_string(root().join("models/efficientnet-lite0/config.toml")).unwrap();
