@@ -24,9 +24,20 @@ use crate::manifests::{list, number, text};
 /// The server's listeners, as its options and its log call them.
 const LISTENERS: [(&str, &str); 3] = [("http", "HTTP"), ("grpc", "gRPC"), ("metrics", "metrics")];
 
-/// A running container. Killed when dropped.
+/// A process that ends with the test, however that ends.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error says that it has ended by itself.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A running container.
 pub(crate) struct Pod {
-    child: Child,
+    process: Process,
     container: Value,
     /// The address of the port that the server would have in the container.
     addresses: BTreeMap<u64, SocketAddr>,
@@ -70,8 +81,8 @@ impl Pod {
             command.env(text(&variable["name"]), text(&variable["value"]));
         }
         command.env("TMPDIR", moved("/tmp")).env_remove("HOME");
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut process = Process(command.stderr(Stdio::piped()).spawn().unwrap());
+        let mut log = BufReader::new(process.0.stderr.take().unwrap()).lines();
         let mut addresses = BTreeMap::new();
         let mut said = Vec::new();
         while addresses.len() < LISTENERS.len() {
@@ -88,7 +99,7 @@ impl Pod {
         }
         // A pipe that nobody empties would hold the server up.
         std::thread::spawn(move || log.for_each(drop));
-        Self { child, container: container.clone(), addresses, _volumes: volumes }
+        Self { process, container: container.clone(), addresses, _volumes: volumes }
     }
 
     /// Where the container's port is, by its number or the name that the container gives it.
@@ -149,17 +160,9 @@ impl Pod {
 
     /// Ends the container as the kubelet does, and waits for it.
     pub(crate) fn terminate(mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
+        let pid = self.process.0.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        // An error says that it has ended by itself.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.process.0.wait().unwrap()
     }
 }
 
