@@ -23,6 +23,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// No such model, version, layer or path.
     NotFound,
+    /// Right in itself, but not in the state that something here is in: to ask again is of no use until somebody has changed that.
+    FailedPrecondition,
     /// The queue is full, or the deadline cannot be met.
     Overloaded,
     /// Loading, draining or shutting down.
@@ -45,6 +47,7 @@ impl ErrorKind {
             Self::Unauthenticated => "unauthenticated",
             Self::PermissionDenied => "permission_denied",
             Self::NotFound => "not_found",
+            Self::FailedPrecondition => "failed_precondition",
             Self::Overloaded => "overloaded",
             Self::Unavailable => "unavailable",
             Self::DeadlineExceeded => "deadline_exceeded",
@@ -148,6 +151,11 @@ impl Error {
     /// [`ErrorKind::NotFound`].
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// [`ErrorKind::FailedPrecondition`].
+    pub fn failed_precondition(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::FailedPrecondition, message)
     }
 
     /// [`ErrorKind::Overloaded`].

@@ -1,9 +1,10 @@
 //! The ONNX protobuf: its messages, reading and writing of model files, and access to tensor data.
 //!
 //! The messages are generated from `proto/onnx.proto`, which holds the whole schema: a model that is read and written again
-//! loses nothing. Nothing here knows which architectures exist, or how a model is run.
+//! loses nothing but an order of nodes that is none. Nothing here knows which architectures exist, or how a model is run.
 
 mod external;
+mod order;
 
 use std::fs;
 use std::io::{self, Write};
@@ -38,18 +39,20 @@ const MODEL_GRAPH: u8 = 7;
 const GRAPH_INITIALIZER: u8 = 5;
 const TENSOR_RAW_DATA: u8 = 9;
 
-/// Reads the model file at `path`. The initializers share one buffer with the file.
+/// Reads the model file at `path`. The initializers share one buffer with the file. Nodes are in an order in which they can be computed,
+/// whatever the file's.
 ///
 /// # Errors
 /// `NotFound` when the file cannot be read, `InvalidArgument` when it is not an ONNX model.
 pub fn read_model(path: &Path) -> Result<ModelProto> {
     let bytes = fs::read(path)
         .map_err(|error| Error::not_found(format!("{} cannot be read", path.display())).with_source(error))?;
-    let model = ModelProto::decode(Bytes::from(bytes))
+    let mut model = ModelProto::decode(Bytes::from(bytes))
         .map_err(|error| Error::invalid(format!("{} is not an ONNX model", path.display())).with_source(error))?;
     // Many a short file is a valid protobuf with nothing but unknown fields.
-    if model.graph.is_none() {
-        return Err(Error::invalid(format!("{} is not an ONNX model: it has no graph", path.display())));
+    match &mut model.graph {
+        Some(graph) => order::sort(graph),
+        None => return Err(Error::invalid(format!("{} is not an ONNX model: it has no graph", path.display()))),
     }
     Ok(model)
 }

@@ -40,8 +40,8 @@ pub(super) struct ExplainArgs {
     #[arg(value_name = "PICTURE")]
     pictures: Vec<PathBuf>,
 
-    /// How: cam, gradcam, occlusion, deconvnet, guided or gradient [default: cam where the model allows it, else gradcam; for
-    /// exciting pictures, deconvnet]
+    /// How: cam, gradcam, occlusion, deconvnet, guided or gradient [default: cam where the model allows it, else gradcam, or
+    /// occlusion where neither is possible; for exciting pictures, deconvnet]
     #[arg(long)]
     method: Option<Method>,
 
@@ -132,8 +132,9 @@ async fn show(
             (filters.png, json!({"layer": filters.layer, "shape": filters.shape}))
         }
         Show::Features => {
-            let picture = single(&paths)?;
-            let features = explainer.admit(model, Work::Features, None)?.features(picture, layer).await?;
+            let (path, picture) = single(&paths)?;
+            let features = explainer.admit(model, Work::Features, None)?.features(picture, layer).await;
+            let features = features.with_context(|| path.display().to_string())?;
             let channels: Vec<_> = features
                 .channels
                 .iter()
@@ -148,8 +149,8 @@ async fn show(
             let names = paths.clone();
             // One at a time: a folder may hold more than the memory does.
             let pictures = paths.into_iter().map(|path| {
-                let unread = |error| Error::invalid(format!("{} cannot be read", path.display())).with_source(error);
-                std::fs::read(&path).map(Bytes::from).map_err(unread)
+                let unread = |error| Error::invalid("the file cannot be read").with_source(error);
+                (path.display().to_string(), std::fs::read(&path).map(Bytes::from).map_err(unread))
             });
             let exciting = explainer.admit(model, Work::Exciting, None)?.exciting(request, pictures).await?;
             let pictures = exciting.pictures.iter().map(|it| {
@@ -160,8 +161,9 @@ async fn show(
             (exciting.png, json!({"layer": exciting.layer, "unit": unit, "pictures": pictures}))
         }
         Show::Explanation | Show::Layers => {
+            let (path, picture) = single(&paths)?;
             let request = ExplainRequest {
-                picture: single(&paths)?,
+                picture,
                 method: args.method,
                 class: args.class,
                 layer: args.layer.clone(),
@@ -171,7 +173,8 @@ async fn show(
                 stride: args.stride,
             };
             let work = Work::Explanation(args.method);
-            let explanation = explainer.admit(model, work, None)?.explain(request).await?;
+            let explanation = explainer.admit(model, work, None)?.explain(request).await;
+            let explanation = explanation.with_context(|| path.display().to_string())?;
             let answer = to_json(&explanation);
             (explanation.png, answer)
         }
@@ -203,12 +206,12 @@ fn is_picture(path: &Path) -> bool {
     EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
 }
 
-fn single(paths: &[PathBuf]) -> Result<Bytes> {
+fn single(paths: &[PathBuf]) -> Result<(&Path, Bytes)> {
     let [path] = paths else {
         bail!("one picture must be named, not {}", paths.len());
     };
     let bytes = tokio::task::block_in_place(|| std::fs::read(path));
-    Ok(bytes.with_context(|| format!("{} cannot be read", path.display()))?.into())
+    Ok((path, bytes.with_context(|| format!("{} cannot be read", path.display()))?.into()))
 }
 
 fn to_json(explanation: &Explanation) -> Value {

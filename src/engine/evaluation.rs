@@ -2,8 +2,8 @@
 
 use std::fmt::Debug;
 
-use ort::session::SessionInputValue;
 use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{SessionInputValue, SessionOutputs};
 use ort::value::{DynValue, PrimitiveTensorElementType, ValueType};
 
 use super::session::{data_type, to_tensor};
@@ -57,17 +57,31 @@ impl Evaluation {
     /// # Errors
     /// `Internal` when the run fails, with ONNX Runtime's own reason as the source.
     pub fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let values = inputs.iter().map(to_value).collect::<Result<Vec<_>>>()?;
-        let values: Vec<SessionInputValue<'_>> = values.iter().map(SessionInputValue::from).collect();
-        let outputs =
-            self.inner.run(values.as_slice()).map_err(|error| failed("the evaluation of a graph failed", &error))?;
         let tensor = |(name, value): (&str, ort::value::ValueRef<'_>)| {
             let ValueType::Tensor { ty, .. } = value.dtype() else {
                 return Err(Error::internal(format!("{name} is not a tensor")));
             };
             to_tensor(&value, data_type(*ty, name)?)
         };
-        outputs.iter().map(tensor).collect()
+        self.outputs(inputs)?.iter().map(tensor).collect()
+    }
+
+    /// Runs the graph, and returns the shapes of its outputs, in the graph's order; `None` of what is no tensor.
+    ///
+    /// # Errors
+    /// As [`Evaluation::run`].
+    pub fn shapes(&mut self, inputs: &[Tensor]) -> Result<Vec<Option<Vec<usize>>>> {
+        let shape = |(_, value): (&str, ort::value::ValueRef<'_>)| match value.dtype() {
+            ValueType::Tensor { shape, .. } => shape.iter().map(|&dimension| usize::try_from(dimension).ok()).collect(),
+            _ => None,
+        };
+        Ok(self.outputs(inputs)?.iter().map(shape).collect())
+    }
+
+    fn outputs(&mut self, inputs: &[Tensor]) -> Result<SessionOutputs<'_>> {
+        let values = inputs.iter().map(to_value).collect::<Result<Vec<_>>>()?;
+        let values: Vec<SessionInputValue<'_>> = values.iter().map(SessionInputValue::from).collect();
+        self.inner.run(values.as_slice()).map_err(|error| failed("the evaluation of a graph failed", &error))
     }
 }
 

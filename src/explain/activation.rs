@@ -1,12 +1,13 @@
 //! Class activation: where in the picture the evidence for a class lies, as the last feature maps have it.
 
 use super::adjoint::Rule;
-use super::cache::Purpose;
+use super::cache::{Purpose, SharedGraphs};
 use super::graphs::{Graphs, Plan};
 use super::network::Network;
+use super::occlusion::occlusion;
 use super::subject::{Subject, lock};
 use super::{ExplainRequest, Explanation, Heatmap, Method};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Operators of a head that is pooling and a linear layer.
 const LINEAR: &[&str] = &[
@@ -32,33 +33,32 @@ const LINEAR: &[&str] = &[
     "Unsqueeze",
 ];
 
+/// Explains by what suits the model: the map of a class, or where there are no feature maps, or no way back to them, occlusion, which any
+/// model can have.
+///
+/// # Errors
+/// Those of both, but for what only keeps a model from the first.
+pub(super) fn automatic(subject: &Subject, request: &ExplainRequest) -> Result<Explanation> {
+    let impossible = |error: &Error| matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::Unimplemented);
+    match graphs(subject, request.layer.as_deref()) {
+        Err(error) if request.layer.is_none() && impossible(&error) => occlusion(subject, request),
+        graphs => map(subject, request, &graphs?),
+    }
+}
+
 /// The map of `request.class`: the maps of a layer, each weighted by what it means to the class.
 ///
 /// # Errors
-/// `InvalidArgument` when CAM is asked for and the head is not linear, or the layer has no maps.
+/// `InvalidArgument` when CAM is asked for and the head is not linear, or the layer has no maps; `Unimplemented` naming the node that
+/// there is no way back through.
 pub(super) fn activation(subject: &Subject, request: &ExplainRequest) -> Result<Explanation> {
-    let graphs = subject.graphs(Purpose::Activation(request.layer.clone()), |network, make| {
-        let logits = network.logits(subject.class_output());
-        let maps = match &request.layer {
-            Some(layer) => network.layer(layer)?,
-            None => network.last_maps(&logits)?,
-        };
-        if !matches!(network.shape(&maps)?, [_, _, _, _]) {
-            return Err(Error::invalid(format!("the layer {} has no feature maps", network.layer_name(&maps))));
-        }
-        let mut graphs = make(Plan {
-            network,
-            from: &logits,
-            back: Some((&maps, Rule::Gradient)),
-            logits: Some(&logits),
-            optimize: subject.optimizes(),
-        })?;
-        graphs.nonlinear = check_linear(network, &logits, &maps).err();
-        Ok(graphs)
-    })?;
+    map(subject, request, &graphs(subject, request.layer.as_deref())?)
+}
+
+fn map(subject: &Subject, request: &ExplainRequest, graphs: &SharedGraphs) -> Result<Explanation> {
     let prepared = subject.prepare(&request.picture)?;
     let (maps, [height, width], weights, class, layer, method) = {
-        let mut graphs = lock(&graphs);
+        let mut graphs = lock(graphs);
         let method = match (request.method, &graphs.nonlinear) {
             (Some(Method::Cam), Some(error)) => return Err(error.clone()),
             (Some(method), _) => method,
@@ -86,7 +86,7 @@ pub(super) fn activation(subject: &Subject, request: &ExplainRequest) -> Result<
     }
     let floor = if method == Method::Cam { f64::NEG_INFINITY } else { 0.0 };
     let data = data.into_iter().map(|value| value.max(floor) as f32).collect();
-    let heatmap = Heatmap { height, width, data };
+    let heatmap = Heatmap::new(height, width, data)?;
     let png = subject.overlaid(&request.picture, &heatmap, &prepared.frame)?;
     Ok(Explanation {
         method,
@@ -96,6 +96,29 @@ pub(super) fn activation(subject: &Subject, request: &ExplainRequest) -> Result<
         heatmap,
         frame: prepared.frame,
         png,
+    })
+}
+
+/// The graphs that take the class scores back to a layer, or without one to the last feature maps.
+fn graphs(subject: &Subject, layer: Option<&str>) -> Result<SharedGraphs> {
+    subject.graphs(Purpose::Activation(layer.map(str::to_owned)), |network, make| {
+        let logits = network.logits(subject.class_output());
+        let maps = match layer {
+            Some(layer) => network.layer(layer)?,
+            None => network.last_maps(&logits)?,
+        };
+        if !matches!(network.shape(&maps)?, [_, _, _, _]) {
+            return Err(Error::invalid(format!("the layer {} has no feature maps", network.layer_name(&maps))));
+        }
+        let mut graphs = make(Plan {
+            network,
+            from: &logits,
+            back: Some((&maps, Rule::Gradient)),
+            logits: Some(&logits),
+            optimize: subject.optimizes(),
+        })?;
+        graphs.nonlinear = check_linear(network, &logits, &maps).err();
+        Ok(graphs)
     })
 }
 

@@ -93,7 +93,8 @@ impl Admission {
         self.run(move |subject| {
             request.validate()?;
             match request.method {
-                None | Some(Method::Cam | Method::Gradcam) => activation::activation(subject, &request),
+                None => activation::automatic(subject, &request),
+                Some(Method::Cam | Method::Gradcam) => activation::activation(subject, &request),
                 Some(Method::Occlusion) => occlusion::occlusion(subject, &request),
                 Some(Method::Projection(rule)) => projection::projection(subject, &request, rule),
             }
@@ -118,14 +119,14 @@ impl Admission {
     }
 
     /// Those of `pictures` that excite a unit most. They are read one after the other, and only those that excite it most so far are
-    /// kept.
+    /// kept. Each comes with what it is called in an error.
     ///
     /// # Errors
-    /// As [`Admission::explain`]; a picture's own says its index.
+    /// As [`Admission::explain`]; a picture's own says what it is called.
     pub async fn exciting(
         &mut self,
         request: ExcitingRequest,
-        pictures: impl Iterator<Item = Result<Bytes>> + Send + 'static,
+        pictures: impl Iterator<Item = (String, Result<Bytes>)> + Send + 'static,
     ) -> Result<Exciting> {
         self.run(move |subject| exciting::exciting(subject, &request, pictures)).await
     }

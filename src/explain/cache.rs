@@ -76,7 +76,7 @@ impl Cache {
         Ok(graphs)
     }
 
-    /// The bytes of the weights that are kept.
+    /// The bytes of what is kept, by [`Graphs::bytes`].
     pub(super) fn bytes(&self) -> usize {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|entry| entry.model.strong_count() > 0);

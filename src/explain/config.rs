@@ -12,8 +12,8 @@ pub struct ExplainConfig {
     pub max_concurrent: usize,
     /// How many more may wait for their turn.
     pub max_waiting: usize,
-    /// The most bytes of weights in the graphs that are kept between explanations. A graph that is larger by itself is made anew
-    /// each time.
+    /// About the most bytes that the graphs take which are kept between explanations: their weights, and the memory of their runs. Those
+    /// that are larger by themselves are made anew each time.
     pub cache_bytes: usize,
 }
 

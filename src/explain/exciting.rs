@@ -22,14 +22,15 @@ struct Found {
     encoded: Bytes,
 }
 
-/// The `request.count` of `pictures` in which the unit is strongest.
+/// The `request.count` of `pictures` in which the unit is strongest, and above zero: others don't excite it. Each comes with what it is
+/// called in an error.
 ///
 /// # Errors
-/// `InvalidArgument` when there is no picture or no such unit; a picture's own, which says its index.
+/// `InvalidArgument` when there is no picture or no such unit; a picture's own, which says what it is called.
 pub(super) fn exciting(
     subject: &Subject,
     request: &ExcitingRequest,
-    encoded: impl Iterator<Item = Result<Bytes>>,
+    encoded: impl Iterator<Item = (String, Result<Bytes>)>,
 ) -> Result<Exciting> {
     if request.count == 0 {
         return Err(Error::invalid("count must be at least 1"));
@@ -38,19 +39,24 @@ pub(super) fn exciting(
     let mut graphs = lock(&graphs);
     // The strongest first, of equals the earlier.
     let mut found: Vec<Found> = Vec::new();
-    for (index, encoded) in encoded.enumerate() {
+    let mut count = 0;
+    for (index, (name, encoded)) in encoded.enumerate() {
         subject.check_canceled()?;
-        let in_picture = |error: Error| error.map_message(|message| format!("picture {index}: {message}"));
+        count += 1;
+        let in_picture = |error: Error| error.map_message(|message| format!("{name}: {message}"));
         let encoded = encoded.map_err(in_picture)?;
         let prepared = subject.prepare(&encoded).map_err(in_picture)?;
         let values = graphs.forward(&prepared.row)?;
         let row = Graphs::row(&values, &graphs.from)?;
         let peak = peak_of(&peaks(&row, &graphs)?, request.unit, &graphs.layer)?;
-        let at = found.partition_point(|other| other.peak.activation.total_cmp(&peak.activation).is_ge());
-        found.insert(at, Found { index, peak, prepared, encoded });
-        found.truncate(request.count);
+        peak.check_finite(&graphs.layer).map_err(in_picture)?;
+        if peak.activation > 0.0 {
+            let at = found.partition_point(|other| other.peak.activation >= peak.activation);
+            found.insert(at, Found { index, peak, prepared, encoded });
+            found.truncate(request.count);
+        }
     }
-    if found.is_empty() {
+    if count == 0 {
         return Err(Error::invalid("at least one picture must be given"));
     }
     let mut pictures = Vec::new();
@@ -67,7 +73,7 @@ pub(super) fn exciting(
             imageops::resize(&part, CELL, CELL, imageops::FilterType::CatmullRom)
         };
         cells.push(cut(&subject.input_pixels(&encoded)?));
-        cells.push(cut(&shown(subject, &unit.projection)));
+        cells.push(cut(&shown(subject, &unit.projection, picture::contrasted)));
         pictures.push(ExcitingPicture { index, unit, frame: prepared.frame });
     }
     // Pairs stay together: the number of columns is even.

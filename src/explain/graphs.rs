@@ -20,6 +20,10 @@ struct Back {
     saved: Vec<String>,
 }
 
+/// What a session keeps of memory for its next run, in sizes of the values between forward and back. Its arena grows by doubling.
+/// docs/explanations.md has what was measured.
+const ARENA_FACTOR: usize = 2;
+
 /// What runs forward to some values, and back from one of them.
 #[derive(Debug)]
 pub(super) struct Graphs {
@@ -76,12 +80,14 @@ impl Graphs {
         // Where a maximum lies can depend on the last bits, which an optimised graph changes.
         let has_switches = adjoint.as_ref().is_some_and(|adjoint| adjoint.has_switches);
         let optimize = optimize && !has_switches;
+        let kept: usize =
+            outputs.iter().map(|name| network.shape(name).map_or(0, |shape| 4 * shape.iter().product::<usize>())).sum();
         let model = network.extract(&outputs);
-        let mut bytes = weight_bytes(&model);
+        let mut bytes = weight_bytes(&model) + ARENA_FACTOR * kept;
         let forward = Evaluation::new(runtime, model, optimize)?;
         let back = match adjoint {
             Some(Adjoint { model, saved, .. }) => {
-                bytes += weight_bytes(&model);
+                bytes += weight_bytes(&model) + ARENA_FACTOR * kept;
                 Some(Back { evaluation: Evaluation::new(runtime, model, optimize)?, saved })
             }
             None => None,
@@ -104,7 +110,7 @@ impl Graphs {
         })
     }
 
-    /// The bytes of the weights.
+    /// The bytes of the weights, and about those that the sessions keep for their runs.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

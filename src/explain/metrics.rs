@@ -18,7 +18,7 @@ pub struct ExplainMetrics {
     seconds: HistogramVec,
     /// Graphs made.
     pub(super) graphs_made: IntCounter,
-    /// Bytes of weights in the graphs that are kept.
+    /// About the bytes of the graphs that are kept.
     pub(super) cache_bytes: IntGauge,
 }
 
@@ -46,7 +46,7 @@ impl ExplainMetrics {
             .map_err(failed)?,
             cache_bytes: IntGauge::new(
                 "convoy_explain_cache_bytes",
-                "Bytes of weights in the graphs that are kept between explanations.",
+                "About the bytes that the graphs take which are kept between explanations.",
             )
             .map_err(failed)?,
         };

@@ -3,10 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use tracing::debug;
+
+use crate::engine::{Evaluation, Runtime};
 use crate::error::{Error, Result};
 use crate::onnx::proto::attribute_proto::AttributeType;
 use crate::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
-use crate::tensor::Tensor;
+use crate::tensor::{DataType, Tensor};
 use crate::zoo::describe::shapes_of_model;
 
 /// Operators that pass the class scores on, or turn them into probabilities.
@@ -66,11 +69,33 @@ impl Network {
     /// The shape of a value, batch dimension included.
     ///
     /// # Errors
-    /// `InvalidArgument` where it cannot be inferred.
+    /// `InvalidArgument` where it is not known.
     pub(super) fn shape(&self, name: &str) -> Result<&[usize]> {
-        self.shapes.get(name).map(Vec::as_slice).ok_or_else(|| {
-            Error::invalid(format!("the shape of {name} cannot be inferred from the graph, so it cannot be explained"))
-        })
+        let unknown = || Error::invalid(format!("the shape of {name} is not known, so it cannot be explained"));
+        self.shapes.get(name).map(Vec::as_slice).ok_or_else(unknown)
+    }
+
+    /// Finds out the shapes that cannot be inferred from the graph, by a run on zeros of the type `input`. Those that only another
+    /// provider than the CPU could tell stay unknown.
+    pub(super) fn measure_shapes(&mut self, runtime: &Runtime, input: DataType) {
+        let outputs = self.graph.node.iter().flat_map(|node| &node.output);
+        let unknown: Vec<_> =
+            outputs.filter(|name| !name.is_empty() && !self.shapes.contains_key(*name)).cloned().collect();
+        if unknown.is_empty() {
+            return;
+        }
+        let shapes = self.shape(&self.input).and_then(|shape| {
+            let bytes = shape.iter().product::<usize>() * input.size().unwrap_or(1);
+            let zeros = Tensor::new(input, shape.to_vec(), vec![0; bytes].into())?;
+            Evaluation::new(runtime, self.extract(&unknown), false)?.shapes(&[zeros])
+        });
+        match shapes {
+            Ok(shapes) => {
+                let known = unknown.into_iter().zip(shapes).filter_map(|(name, shape)| Some((name, shape?)));
+                self.shapes.extend(known);
+            }
+            Err(error) => debug!("the shapes of {} values are not known: {}", unknown.len(), error.chain()),
+        }
     }
 
     /// The elements of a value that is the same for every picture, where the file has them.
@@ -152,7 +177,7 @@ impl Network {
         dependents.extend(self.producers.get_key_value(from).map(|(name, _)| name.as_str()));
         dependents.extend((from == self.input).then_some(self.input.as_str()));
         for node in &self.graph.node {
-            if inputs(node).any(|input| dependents.contains(input)) {
+            if node.reads().any(|input| dependents.contains(input)) {
                 dependents.extend(node.output.iter().filter(|name| !name.is_empty()).map(String::as_str));
             }
         }
@@ -172,7 +197,7 @@ impl Network {
             if found.insert(value)
                 && let Some(node) = self.producer(value)
             {
-                pending.extend(inputs(node));
+                pending.extend(node.reads());
             }
         }
         found
@@ -232,29 +257,6 @@ impl Network {
     pub(super) fn initializer(&self, name: &str) -> Option<&TensorProto> {
         self.initializers.get(name).map(|&index| &self.graph.initializer[index])
     }
-}
-
-/// The values that `node` reads, those that the graphs within it read from around them included.
-pub(super) fn inputs(node: &NodeProto) -> impl Iterator<Item = &str> {
-    let mut graphs: Vec<&GraphProto> = graphs_of(node).collect();
-    let mut names: Vec<&str> = node.input.iter().map(String::as_str).collect();
-    while let Some(graph) = graphs.pop() {
-        // Names that the graph itself gives lead nowhere outside.
-        names.extend(
-            graph
-                .node
-                .iter()
-                .flat_map(|node| &node.input)
-                .chain(graph.output.iter().map(|it| &it.name))
-                .map(String::as_str),
-        );
-        graphs.extend(graph.node.iter().flat_map(graphs_of));
-    }
-    names.into_iter().filter(|name| !name.is_empty())
-}
-
-fn graphs_of(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
 }
 
 /// The name under which the switches of the max-pooling `node` are given: where in its input each of its maxima lies, as ONNX counts.

@@ -77,6 +77,15 @@ pub(super) fn signed(values: &[f32], width: usize, height: usize) -> RgbImage {
     planes(values, width, height, |value| level(value, -farthest, farthest))
 }
 
+/// As [`signed`], but with the strongest hundredth of the values that are not 0 at 0 and 255: beside a single one all else can be
+/// too faint to be seen.
+pub(super) fn contrasted(values: &[f32], width: usize, height: usize) -> RgbImage {
+    let mut magnitudes: Vec<f32> = values.iter().map(|value| value.abs()).filter(|&value| value > 0.0).collect();
+    magnitudes.sort_unstable_by(f32::total_cmp);
+    let strong = magnitudes.get(magnitudes.len() * 99 / 100).copied().unwrap_or_default();
+    planes(values, width, height, |value| level(value.clamp(-strong, strong), -strong, strong))
+}
+
 fn planes(values: &[f32], width: usize, height: usize, level: impl Fn(f32) -> u8) -> RgbImage {
     let plane = width * height;
     RgbImage::from_fn(width as u32, height as u32, |x, y| {
@@ -188,6 +197,11 @@ mod tests {
         assert_eq!(gray(&[-1.0, 0.0, 1.0, 3.0], 2, 2).into_raw(), [[0; 3], [64; 3], [128; 3], [255; 3]].concat());
         assert_eq!(signed(&[-1.0, 0.0, 2.0], 1, 1).into_raw(), [64, 128, 255]);
         assert_eq!(signed(&[0.0; 3], 1, 1).into_raw(), [128; 3]);
+        let mut values = vec![1.0; 300];
+        (values[0], values[299]) = (9.0, 0.0);
+        assert_eq!((signed(&values, 100, 1).as_raw()[3], contrasted(&values, 100, 1).as_raw()[3]), (142, 255));
+        assert_eq!(contrasted(&values, 100, 1).into_raw()[299], 128);
+        assert_eq!(contrasted(&[0.0; 3], 1, 1).into_raw(), [128; 3]);
         assert_eq!(gray(&[5.0; 2], 2, 1).into_raw(), [0; 6]);
     }
 }

@@ -17,6 +17,20 @@ pub(super) struct Peak {
     pub(super) activation: f32,
 }
 
+impl Peak {
+    /// # Errors
+    /// `Internal` where the unit has no strongest place, because the network gave no numbers.
+    pub(super) fn check_finite(self, layer: &str) -> Result<()> {
+        if self.activation.is_finite() {
+            return Ok(());
+        }
+        Err(Error::internal(format!(
+            "the unit {} of the layer {layer} is not a finite number for this picture",
+            self.unit
+        )))
+    }
+}
+
 /// The graphs that take a layer, or without one the class scores, back to the picture. Always as they are: where maxima lie must not
 /// depend on how a graph was rewritten.
 pub(super) fn graphs(subject: &Subject, rule: Rule, layer: Option<&str>) -> Result<SharedGraphs> {
@@ -52,11 +66,12 @@ pub(super) fn projection(subject: &Subject, request: &ExplainRequest, rule: Rule
     let mut units = Vec::new();
     for peak in peaks {
         subject.check_canceled()?;
+        peak.check_finite(&graphs.layer)?;
         units.push(project(subject, &mut graphs, &values, peak)?);
     }
     let layer = Some(graphs.layer.clone());
-    let heatmap = saliency(subject, &units[0].projection);
-    let cells: Vec<_> = units.iter().map(|unit| shown(subject, &unit.projection)).collect();
+    let heatmap = saliency(subject, &units[0].projection)?;
+    let cells: Vec<_> = units.iter().map(|unit| shown(subject, &unit.projection, picture::signed)).collect();
     let png = match cells.as_slice() {
         [cell] => picture::png(cell)?,
         cells => picture::png(&picture::grid(cells, picture::square(cells.len()), 1))?,
@@ -107,19 +122,24 @@ pub(super) fn project(subject: &Subject, graphs: &mut Graphs, values: &Values, p
     })
 }
 
-/// A projection as it is shown.
-pub(super) fn shown(subject: &Subject, projection: &[f32]) -> RgbImage {
+/// A projection as it is shown, drawn by `draw`.
+pub(super) fn shown(subject: &Subject, projection: &[f32], draw: fn(&[f32], usize, usize) -> RgbImage) -> RgbImage {
     let (height, width) = subject.graph.input_size();
     let planes = if projection.len() == height * width { &projection.repeat(3) } else { projection };
-    picture::signed(planes, width, height)
+    draw(planes, width, height)
 }
 
 /// The largest magnitude of the channels: Simonyan et al. 2013, section 3.1.
-fn saliency(subject: &Subject, projection: &[f32]) -> Heatmap {
+fn saliency(subject: &Subject, projection: &[f32]) -> Result<Heatmap> {
     let (height, width) = subject.graph.input_size();
     let mut data = vec![0f32; height * width];
     for plane in projection.chunks_exact(height * width) {
-        data.iter_mut().zip(plane).for_each(|(largest, value)| *largest = largest.max(value.abs()));
+        // A NaN must not be lost beside a number.
+        data.iter_mut().zip(plane).filter(|(largest, value)| !(value.abs() <= **largest)).for_each(
+            |(largest, value)| {
+                *largest = value.abs();
+            },
+        );
     }
-    Heatmap { height, width, data }
+    Heatmap::new(height, width, data)
 }

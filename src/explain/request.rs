@@ -77,7 +77,7 @@ impl FromStr for Method {
 pub struct ExplainRequest {
     /// The encoded picture.
     pub picture: Bytes,
-    /// How; `None` takes CAM where the model's head allows it, else Grad-CAM.
+    /// How; `None` takes CAM where the model's head allows it, else Grad-CAM, or occlusion where there are no maps or no way back to them.
     pub method: Option<Method>,
     /// The class that is asked about; `None` takes the most probable. Not with the `layer` or `unit` of a projection.
     pub class: Option<usize>,
@@ -142,6 +142,17 @@ pub struct Heatmap {
     pub width: usize,
     /// The values. The higher, the more that place speaks for what was asked about.
     pub data: Vec<f32>,
+}
+
+impl Heatmap {
+    /// # Errors
+    /// `Internal` when a value is not finite: the network gave no numbers then.
+    pub(super) fn new(height: usize, width: usize, data: Vec<f32>) -> Result<Self> {
+        if data.iter().any(|value| !value.is_finite()) {
+            return Err(Error::internal("the model's values are not finite numbers for this picture"));
+        }
+        Ok(Self { height, width, data })
+    }
 }
 
 /// A unit that was projected.

@@ -62,7 +62,8 @@ impl Subject {
     ) -> Result<SharedGraphs> {
         let graphs = self.cache.get(&self.graph, purpose, || {
             self.metrics.graphs_made.inc();
-            let network = self.network()?;
+            let mut network = self.network()?;
+            network.measure_shapes(&self.runtime, self.graph.interface().input.data_type);
             make(&network, &|plan| Graphs::new(&self.runtime, plan))
         });
         self.metrics.cache_bytes.set(self.cache.bytes() as i64);

@@ -33,7 +33,8 @@ use crate::repository::Model;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Options {
-    /// `cam`, `gradcam`, `occlusion`, `deconvnet`, `guided` or `gradient`; `cam` where the head allows it, else `gradcam`.
+    /// `cam`, `gradcam`, `occlusion`, `deconvnet`, `guided` or `gradient`; `cam` where the head allows it, else `gradcam`, or `occlusion`
+    /// where there are no feature maps or no way back to them.
     #[serde(default, deserialize_with = "parsed")]
     #[schemars(with = "Option<String>")]
     method: Option<Method>,
@@ -85,7 +86,7 @@ pub(super) fn operation() -> Operation {
         Operation::new("explain", Tag::Explain, "Why a model answers what it does, or what a unit sees")
             .query::<Options>()
             .pictures()
-            .refused_with(&[501, 504]),
+            .refused_with(&[409, 501, 504]),
         "The explanation.",
     )
 }
@@ -93,7 +94,7 @@ pub(super) fn operation() -> Operation {
 /// `operation` with an answer in JSON or, for `Accept: image/png`, the picture alone.
 fn answers_a_picture<T: JsonSchema + Serialize>(operation: Operation, description: &'static str) -> Operation {
     operation
-        .description("`Accept: image/png` asks for the picture alone.")
+        .description("The picture alone where `Accept` ranks `image/png` above `application/json`, else JSON.")
         .answers::<OfModel<T>>(description)
         .answers_bytes(description, "image/png")
 }
@@ -117,16 +118,28 @@ pub(super) async fn explain(
     json_response(numbers, move || OfModel::new(&model, ExplanationJson::from(explanation))).await
 }
 
+/// Nothing may be said in the query.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoOptions {}
+
 /// What the document says of [`filters`].
 pub(super) fn filters_operation() -> Operation {
     answers_a_picture::<FiltersJson>(
-        Operation::new("filters", Tag::Explain, "The filters of the first convolution").refused_with(&[429]),
+        Operation::new("filters", Tag::Explain, "The filters of the first convolution")
+            .query::<NoOptions>()
+            .refused_with(&[409, 429]),
         "The weights, and a grid of the filters.",
     )
 }
 
 /// `GET /v1/models/M[/versions/V]/filters`.
-pub(super) async fn filters(State(app): AppState, target: Target, headers: HeaderMap) -> HttpResult<Response> {
+pub(super) async fn filters(
+    State(app): AppState,
+    target: Target,
+    Parameters(NoOptions {}): Parameters<NoOptions>,
+    headers: HeaderMap,
+) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
     let filters = app.explainer.admit(Arc::clone(&model), Work::Filters, None)?.filters().await?;
     if prefers_png(&headers) {
@@ -151,7 +164,7 @@ pub(super) fn features_operation() -> Operation {
         Operation::new("features", Tag::Explain, "What a layer makes of a picture")
             .query::<FeaturesOptions>()
             .pictures()
-            .refused_with(&[501, 504]),
+            .refused_with(&[409, 501, 504]),
         "A grid of the layer's maps, and statistics of its channels.",
     )
 }
@@ -204,7 +217,7 @@ pub(super) fn exciting_operation() -> Operation {
         Operation::new("exciting", Tag::Explain, "Which of the pictures excite a unit most")
             .query::<ExcitingOptions>()
             .pictures()
-            .refused_with(&[501, 504]),
+            .refused_with(&[409, 501, 504]),
         "The most exciting first, each beside what came back of it.",
     )
 }
@@ -223,7 +236,8 @@ pub(super) async fn exciting(
     let mut admission = app.explainer.admit(Arc::clone(&model), Work::Exciting, deadline)?;
     let pictures = admission.note(read_pictures(&app, &headers, payload.bytes).await)?;
     let request = ExcitingRequest { layer: options.layer, unit: options.unit, count: options.count, rule };
-    let exciting = admission.exciting(request, pictures.into_iter().map(Ok)).await?;
+    let pictures = pictures.into_iter().enumerate().map(|(index, bytes)| (format!("picture {index}"), Ok(bytes)));
+    let exciting = admission.exciting(request, pictures).await?;
     if prefers_png(&headers) {
         return Ok(picture_response(exciting.png));
     }

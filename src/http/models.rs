@@ -1,6 +1,7 @@
 //! `GET /v1/models`: what there is to use.
 
 use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
 
 use axum::Json;
 use axum::extract::State;
@@ -63,6 +64,9 @@ struct Details {
     name: String,
     /// The versions that are ready, ascending.
     versions: Vec<String>,
+    /// When each of these was loaded, in milliseconds since 1970; an ensemble has no time of its own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    loaded_ms: BTreeMap<String, u64>,
     /// `READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`.
     state: &'static str,
     /// Why it, or one of its versions, is not ready.
@@ -93,6 +97,7 @@ fn all_details(app: &App) -> BTreeMap<String, Details> {
         let details = all.entry(entry.name.clone()).or_insert_with(|| Details {
             name: entry.name,
             versions: Vec::new(),
+            loaded_ms: BTreeMap::new(),
             state: entry.state.as_str(),
             reason: String::new(),
             classes: None,
@@ -114,6 +119,8 @@ fn all_details(app: &App) -> BTreeMap<String, Details> {
             details.classes = model.class_count();
             match model.kind() {
                 Kind::Graph(graph) => {
+                    let since = graph.loaded().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    details.loaded_ms.insert(model.version().to_string(), since.as_millis() as u64);
                     let (height, width) = graph.input_size();
                     details.input_size = Some(InputSize { height, width });
                     details.provider = Some(graph.provider());

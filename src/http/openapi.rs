@@ -227,11 +227,12 @@ pub(super) fn base64(description: &str) -> Value {
 }
 
 /// Why a request can be refused, by status.
-const REFUSALS: [(u16, &str); 11] = [
+const REFUSALS: [(u16, &str); 12] = [
     (400, "Something in the request is wrong; the sentence says what."),
     (401, "No API key, or none that is known."),
     (403, "The key has not the right that is needed."),
     (404, "There is no such model, version or layer."),
+    (409, "The model's file has changed since it was loaded: it must be loaded again first."),
     (413, "The body, a picture's pixels, a tensor or the number of pictures is over its limit."),
     (415, "Not a picture that is decoded here, or an encoding that is not taken."),
     (429, "The queue is full, the timeout cannot be met, or there is no room for the body. `Retry-After` has seconds."),

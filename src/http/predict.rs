@@ -69,7 +69,7 @@ pub(super) fn operations() -> [(&'static str, Operation); 2] {
         .query::<explain::Options>()
         .json_body(instances(picture))
         .answers::<ExplanationsJson>("The explanations, in order.")
-        .refused_with(&[415, 501, 504]);
+        .refused_with(&[409, 415, 501, 504]);
     [("predict", predict), ("explain", explain)]
 }
 
@@ -96,6 +96,9 @@ async fn explain(app: &App, model: Arc<Model>, options: &explain::Options, paylo
     let (instances, _) = admission.note(off_worker(bytes.len(), move || read(&bytes, data_type, limits)).await)?;
     let pictures = match instances {
         Instances::Pictures(pictures) => pictures,
+        Instances::Tensor(tensor) if tensor.shape() == [0] => {
+            admission.note(Err(Error::invalid("at least one picture must be given")))?
+        }
         Instances::Tensor(_) => admission.note(Err(Error::invalid("pictures are explained, not tensors")))?,
     };
     let (mut explanations, mut numbers) = (Vec::new(), 0);

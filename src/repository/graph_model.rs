@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::fingerprint::File;
 use super::interface::{self, Interface};
@@ -33,11 +34,14 @@ impl ModelFile {
     /// The model in it, with the weights that it keeps in other files. Blocks.
     ///
     /// # Errors
-    /// `Unavailable` when one of them is no longer the file that was loaded.
+    /// `FailedPrecondition` when one of them is no longer the file that was loaded.
     pub fn read(&self) -> Result<ModelProto> {
         // The client need not know where models lie.
-        let changed =
-            || Error::unavailable("the model's file is not the one that was loaded any more: load the model again");
+        let changed = || {
+            Error::failed_precondition(
+                "the model's file has changed since it was loaded: this works again when the model has been loaded again",
+            )
+        };
         let mut model = onnx::read_model(&self.path).map_err(|error| changed().with_source(error))?;
         let folder = self.path.parent().unwrap_or(&self.path);
         let mut read = onnx::read_external_data(&mut model, folder).map_err(|error| changed().with_source(error))?;
@@ -57,6 +61,7 @@ impl ModelFile {
 pub struct GraphModel {
     pub(super) interface: Arc<Interface>,
     pub(super) provider: &'static str,
+    pub(super) loaded: SystemTime,
     pub(super) file: ModelFile,
     pub(super) description: Description,
     pub(super) preprocessor: Arc<Preprocessor>,
@@ -79,6 +84,11 @@ impl GraphModel {
     /// The execution provider that really runs it: `"cpu"`, `"cuda"` or `"tensorrt"`.
     pub fn provider(&self) -> &'static str {
         self.provider
+    }
+
+    /// When it was loaded.
+    pub fn loaded(&self) -> SystemTime {
+        self.loaded
     }
 
     /// The file that it was loaded from.

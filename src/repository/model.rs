@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::info;
 
@@ -159,6 +159,7 @@ impl Model {
         let graph_model = GraphModel {
             interface: Arc::clone(&interface),
             provider,
+            loaded: SystemTime::now(),
             file,
             description: facts.description,
             preprocessor: Arc::new(preprocessor),

@@ -1,7 +1,7 @@
 //! Graphs that are not the zoo's: operators one by one, against differences of the forward run.
 
 use convoy::error::ErrorKind;
-use convoy::explain::{ExplainRequest, Method, Rule};
+use convoy::explain::{ExcitingRequest, ExplainRequest, Method, Rule};
 use convoy::onnx::proto::attribute_proto::AttributeType;
 use convoy::onnx::proto::tensor_proto::DataType;
 use convoy::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
@@ -9,7 +9,7 @@ use convoy::tensor::Tensor;
 use convoy::zoo::weights::random;
 use image::{Rgb, RgbImage};
 
-use super::graphs::{model, node, value};
+use super::graphs::{convolutional, model, node, value};
 use super::{Fixture, png};
 
 const SIDE: usize = 8;
@@ -273,6 +273,10 @@ async fn what_a_graph_within_a_node_reads_is_not_overlooked() {
     let fixture = pooled(nodes, vec![always], 3);
     let features = fixture.features(png(&noise("a")), "logits").await.unwrap();
     assert!(features.values.iter().all(|&value| value > 0.0));
+    // Nothing that is inferred says what shape it has.
+    assert_eq!(fixture.features(png(&noise("a")), "choice").await.unwrap().shape, [3, SIDE, SIDE]);
+    let explanation = fixture.explain(ExplainRequest::new(png(&noise("a")))).await.unwrap();
+    assert_eq!((explanation.method, explanation.layer.as_deref()), (Method::Cam, Some("choice")));
     let gradient = Method::Projection(Rule::Gradient);
     let request = ExplainRequest { method: Some(gradient), ..ExplainRequest::new(png(&noise("a"))) };
     let error = fixture.explain(request).await.unwrap_err();
@@ -332,4 +336,98 @@ async fn gray_pictures_are_explained_and_their_filters_are_not_drawn() {
         let explanation = fixture.explain(request).await.unwrap();
         assert!(explanation.units.iter().all(|unit| unit.projection.len() == SIDE * SIDE));
     }
+}
+
+/// Four filters of a picture, `nodes` from `in` to `out`, and a head of pooling and a linear layer.
+fn classifier(nodes: Vec<NodeProto>, initializers: Vec<TensorProto>) -> Fixture {
+    let mut all = vec![with(node("Conv", &["input", "filters"], "in"), vec![AttributeProto::ints("pads", [1; 4])])];
+    all.extend(nodes);
+    all.push(node("GlobalAveragePool", &["out"], "pooled"));
+    all.push(node("Flatten", &["pooled"], "flat"));
+    all.push(node("MatMul", &["flat", "head"], "logits"));
+    let mut constants = vec![weights("filters", &[4, 3, 3, 3]), weights("head", &[4, 2])];
+    constants.extend(initializers);
+    let mut graph = model(all, constants, &[-1, 3, SIDE as i64, SIDE as i64], &[-1, 2]);
+    graph.opset_import[0].version = 20;
+    Fixture::new(&graph, CONFIG)
+}
+
+#[tokio::test]
+async fn shapes_that_cannot_be_inferred_come_out_of_a_run() {
+    let scales = TensorProto::new("scales", &Tensor::from_vec(vec![4], vec![1f32, 1.0, 2.0, 2.0]).unwrap()).unwrap();
+    let softsign: fn(f32) -> f32 = |value| value / (1.0 + value.abs());
+    for (operator, inputs, initializers, side, function) in [
+        ("Gelu", vec!["in"], vec![], SIDE, None),
+        ("Softsign", vec!["in"], vec![], SIDE, Some(softsign)),
+        ("Resize", vec!["in", "", "scales"], vec![scales], 2 * SIDE, None),
+    ] {
+        let fixture = classifier(vec![node(operator, &inputs, "out")], initializers);
+        let picture = png(&noise("a"));
+        let features = fixture.features(picture.clone(), "out").await.unwrap();
+        assert_eq!(features.shape, [4, side, side], "{operator}");
+        if let Some(function) = function {
+            let before = fixture.features(picture.clone(), "in").await.unwrap().values;
+            assert!(before.iter().zip(&features.values).all(|(&x, y)| (function(x) - y).abs() < 1e-6));
+        }
+        // What is behind it is known as well, so that the last maps are found and the head is seen to be linear.
+        let explanation = fixture.explain(ExplainRequest::new(picture)).await.unwrap();
+        assert_eq!((explanation.method, explanation.layer.as_deref()), (Method::Cam, Some("out")), "{operator}");
+        assert_eq!((explanation.heatmap.height, explanation.heatmap.width), (side, side));
+    }
+}
+
+#[tokio::test]
+async fn where_there_is_no_way_back_to_the_maps_a_square_looks_for_them() {
+    let mut nodes = vec![node("Conv", &["input", "filters"], "out")];
+    nodes.push(node("GlobalAveragePool", &["out"], "pooled"));
+    nodes.push(node("Flatten", &["pooled"], "flat"));
+    nodes.push(node("Softsign", &["flat"], "logits"));
+    let side = SIDE as i64;
+    let graph = model(nodes, vec![weights("filters", &[3, 3, 3, 3])], &[-1, 3, side, side], &[-1, 3]);
+    let fixture = Fixture::new(&graph, CONFIG);
+    let unsaid = ExplainRequest::new(png(&noise("a")));
+    assert_eq!(fixture.explain(unsaid.clone()).await.unwrap().method, Method::Occlusion);
+    let asked = ExplainRequest { method: Some(Method::Gradcam), ..unsaid };
+    let error = fixture.explain(asked).await.unwrap_err();
+    assert_eq!(error.message(), "the operator Softsign of the node logits cannot be run backwards");
+}
+
+#[tokio::test]
+async fn a_file_whose_nodes_are_in_another_order_is_explained() {
+    let mut graph = convolutional(SIDE as i64, 3);
+    graph.graph.as_mut().unwrap().node.reverse();
+    let fixture = Fixture::new(&graph, CONFIG);
+    let sorted = Fixture::new(&convolutional(SIDE as i64, 3), CONFIG);
+    let layers = |fixture: &Fixture| fixture.model.graph().unwrap().description().layers.clone();
+    assert_eq!(layers(&fixture), layers(&sorted));
+    for method in [None, Some(Method::Gradcam), Some(Method::Projection(Rule::Guided))] {
+        let request = || ExplainRequest { method, ..ExplainRequest::new(png(&noise("a"))) };
+        let explanation = fixture.explain(request()).await.unwrap();
+        assert_eq!(explanation, sorted.explain(request()).await.unwrap());
+    }
+    assert_eq!(fixture.features(png(&noise("a")), "rectified").await.unwrap().shape, [3, SIDE, SIDE]);
+}
+
+#[tokio::test]
+async fn values_that_are_no_numbers_are_said_to_be_none() {
+    let zero = TensorProto::new("zero", &Tensor::from_vec(vec![], vec![0f32]).unwrap()).unwrap();
+    let fixture =
+        classifier(vec![node("Sub", &["in", "in"], "none"), node("Div", &["none", "zero"], "out")], vec![zero]);
+    let request = |method| ExplainRequest { method: Some(method), ..ExplainRequest::new(png(&noise("a"))) };
+    let projection = Method::Projection(Rule::Guided);
+    for request in [
+        ExplainRequest { layer: Some("out".into()), ..request(projection) },
+        ExplainRequest { layer: Some("out".into()), unit: Some(1), ..request(projection) },
+        request(Method::Cam),
+    ] {
+        let error = fixture.explain(request).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+        assert!(error.message().contains("not a finite number"), "{error}");
+    }
+    let exciting = ExcitingRequest { layer: "out".into(), unit: 3, count: 1, rule: Rule::Guided };
+    let error = fixture.exciting(exciting, vec![png(&noise("a"))]).await.unwrap_err();
+    assert_eq!(error.message(), "number 0: the unit 3 of the layer out is not a finite number for this picture");
+    // Where one looks for such values they are not hidden.
+    let features = fixture.features(png(&noise("a")), "out").await.unwrap();
+    assert!(features.values.iter().all(|value| value.is_nan()) && features.channels[0].mean.is_nan());
 }

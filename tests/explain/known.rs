@@ -226,8 +226,17 @@ async fn the_pictures_that_excite_a_unit_come_first() {
     assert_eq!(error.message(), "there is no unit 2: the layer rectified has 2");
     let unread = vec![pictures[0].clone(), "no picture".into()];
     let error = fixture.exciting(request.clone(), unread).await.unwrap_err();
-    assert!(error.message().starts_with("picture 1: "), "{error}");
-    assert_eq!(fixture.exciting(request, vec![]).await.unwrap_err().message(), "at least one picture must be given");
+    assert!(error.message().starts_with("number 1: "), "{error}");
+    let error = fixture.exciting(request.clone(), vec![]).await.unwrap_err();
+    assert_eq!(error.message(), "at least one picture must be given");
+
+    // Blue is in none of them, and what leaves a unit at zero does not excite it.
+    let blue = png(&painted(0, 0, [0, 0, 90]));
+    let request = ExcitingRequest { unit: 1, ..request };
+    let exciting = fixture.exciting(request.clone(), pictures.clone()).await.unwrap();
+    assert_eq!(exciting.pictures, []);
+    let exciting = fixture.exciting(request, [pictures, vec![blue]].concat()).await.unwrap();
+    assert_eq!(exciting.pictures.iter().map(|it| it.index).collect::<Vec<_>>(), [4]);
 }
 
 /// The same network for pictures as they are: UINT8 or FP16, `[N, H, W, 3]`, blue first.

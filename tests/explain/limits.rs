@@ -127,8 +127,8 @@ async fn a_file_that_is_no_longer_the_loaded_one_is_not_explained() {
     let fixture = Fixture::new(&convolutional(8, 4), "");
     super::graphs::write(&fixture.folder.path().join("m/1"), &convolutional(8, 5));
     let error = fixture.filters().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.message().contains("load the model again"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    assert!(error.message().contains("has changed since it was loaded"), "{error}");
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn weights_in_a_file_of_their_own_are_read_and_watched() {
     fixture.explain(projection).await.unwrap();
 
     std::fs::write(fixture.folder.path().join("m/1/weights.bin"), vec![0; weights.len()]).unwrap();
-    assert_eq!(fixture.filters().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(fixture.filters().await.unwrap_err().kind(), ErrorKind::FailedPrecondition);
 }
 
 #[tokio::test]
@@ -156,9 +156,17 @@ async fn a_model_without_what_is_asked_for_says_so() {
     assert_eq!(error.message(), "the model has no convolution");
     let error = fixture.explain(request(Method::Cam)).await.unwrap_err();
     assert!(error.message().contains("no feature maps"), "{error}");
-    // What needs no layer works all the same, as does a graph of a fixed batch.
+    // What needs no layer works all the same, as does a graph of a fixed batch; and it is what is taken where nothing is said.
     for batch in [None, Some(3)] {
         let fixture = Fixture::new(&channel_means(8, batch), "");
+        let unsaid = ExplainRequest { method: None, ..request(Method::Cam) };
+        assert_eq!(fixture.explain(unsaid.clone()).await.unwrap().method, Method::Occlusion);
+        // Not where what was said is the reason.
+        let error =
+            fixture.explain(ExplainRequest { layer: Some("logits".into()), ..unsaid.clone() }).await.unwrap_err();
+        assert_eq!(error.message(), "the layer logits has no feature maps");
+        let error = fixture.explain(ExplainRequest { class: Some(9), ..unsaid }).await.unwrap_err();
+        assert_eq!(error.message(), "there is no class 9: the model has 3");
         for method in [Method::Occlusion, Method::Projection(Rule::Gradient)] {
             let request = ExplainRequest { class: Some(1), ..request(method) };
             let explanation = fixture.explain(request).await.unwrap();

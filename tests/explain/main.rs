@@ -81,7 +81,8 @@ impl Fixture {
     }
 
     async fn exciting(&self, request: ExcitingRequest, pictures: Vec<Bytes>) -> Result<Exciting> {
-        self.admit(Work::Exciting)?.exciting(request, pictures.into_iter().map(Ok)).await
+        let pictures = pictures.into_iter().enumerate().map(|(index, bytes)| (format!("number {index}"), Ok(bytes)));
+        self.admit(Work::Exciting)?.exciting(request, pictures).await
     }
 
     fn admit(&self, work: Work) -> Result<Admission> {

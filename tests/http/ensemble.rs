@@ -249,7 +249,7 @@ async fn it_describes_itself() {
         "members": ["once", "thrice"]});
     assert_eq!(details, expected);
     let answer = get(&server, "/v1/models/a-pair/architecture").await;
-    assert_eq!(answer.status, 404);
+    assert_eq!(answer.status, 400);
     assert!(answer.error().contains("once, thrice"), "{answer:?}");
 
     let tensor = json!({"name": "input", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": vec![0; 192]});

@@ -114,6 +114,8 @@ async fn kserves_verb_explains_too() {
     assert_eq!((&explanations[1]["method"], &explanations[1]["class"]["index"]), (&json!("gradcam"), &json!(1)));
     let answer = send(&server, "POST", "/v1/models/filters/versions/1:explain", &[], r#"{"instances": [[1]]}"#).await;
     assert_eq!((answer.status.as_u16(), answer.error()), (400, "pictures are explained, not tensors".to_owned()));
+    let answer = send(&server, "POST", "/v1/models/filters:explain", &[], r#"{"instances": []}"#).await;
+    assert_eq!((answer.status.as_u16(), answer.error()), (400, "at least one picture must be given".to_owned()));
 }
 
 #[tokio::test]
@@ -143,5 +145,15 @@ async fn what_cannot_be_explained_says_why() {
     }
     assert_eq!(send(&server, "POST", "/v1/models/filters/explain", &[], "text").await.status, 415);
     assert_eq!(get(&server, "/v1/models/means/filters").await.status, 400);
+    for path in ["filters/filters?x=1", "filters/architecture?x=1"] {
+        let answer = get(&server, &format!("/v1/models/{path}")).await;
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
+        assert!(answer.error().contains("unknown field `x`"), "{answer:?}");
+    }
+    for path in ["filters", "architecture"] {
+        let answer = get(&server, &format!("/v1/models/both/{path}")).await;
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
+        assert!(answer.error().contains("ask for its members, filters, means"), "{answer:?}");
+    }
     assert_eq!(get(&server, "/v1/models/filters/explain").await.status, 405);
 }

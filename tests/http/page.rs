@@ -1,4 +1,4 @@
-//! The page's files and their headers; what the page does is tested in a browser, in `tests/browser.rs`.
+//! The page's files and their headers; what the page does is tested in a browser, in `tests/browser`.
 
 use std::collections::BTreeSet;
 

@@ -28,9 +28,18 @@ async fn what_is_explained_is_the_version_that_serves() {
     put(&repository.path().join("m"), "2", &graphs::convolutional(4, 7));
     let path = "/v1/models/m/filters";
     let answer = http::send(&server, "GET", path, &[], "").await;
-    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.status, 409, "{answer:?}");
+    assert!(answer.error().contains("has changed since it was loaded"), "{answer:?}");
+    assert!(!answer.headers.contains_key("retry-after"), "to ask again helps nobody");
+    let loaded = async || {
+        let details = http::get(&server, "/v1/models/m").await.json();
+        ["1", "2"].map(|version| details["loaded_ms"][version].as_u64().unwrap())
+    };
+    let before = loaded().await;
     assert_eq!(count("m").await, Some(5));
     assert_eq!(load(&server, "m").await.0, 200);
     assert_eq!((count("m/versions/1").await, count("m").await), (Some(3), Some(7)));
+    let after = loaded().await;
+    assert!(after[1] > before[1] && before[0] > 0, "{before:?}, {after:?}");
     assert_eq!(http::send(&server, "GET", path, &[], "").await.json()["shape"], json!([7, 3, 3, 3]));
 }

@@ -12,7 +12,7 @@ mod writer;
 use std::collections::HashMap;
 
 use self::writer::Writer;
-use super::network::{Network, inputs};
+use super::network::Network;
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::{ModelProto, NodeProto};
 
@@ -56,7 +56,7 @@ impl Adjoint {
             return Err(Error::invalid(format!("the layer {from} does not depend on {to}")));
         }
         let is_way = |node: &&NodeProto| {
-            inputs(node).any(&is_active) && node.output.iter().any(|name| is_active(name) && name != to)
+            node.reads().any(&is_active) && node.output.iter().any(|name| is_active(name) && name != to)
         };
         // Said first: the shapes that the others need are unknown behind an operator that is.
         if let Some(node) = network.nodes().iter().rev().filter(is_way).find(|node| !rules::is_known(node)) {

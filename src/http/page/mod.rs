@@ -42,7 +42,7 @@ macro_rules! file {
 
 static INDEX: File = file!("index.html", "text/html");
 static DOCS: File = file!("docs.html", "text/html");
-static FILES: [File; 17] = [
+static FILES: [File; 19] = [
     file!("api.js", "text/javascript"),
     file!("app.js", "text/javascript"),
     file!("chart.js", "text/javascript"),
@@ -50,13 +50,15 @@ static FILES: [File; 17] = [
     file!("docs.css", "text/css"),
     file!("docs.js", "text/javascript"),
     file!("dom.js", "text/javascript"),
+    file!("exciting.js", "text/javascript"),
+    file!("features.js", "text/javascript"),
     file!("format.js", "text/javascript"),
     file!("icon.svg", "image/svg+xml"),
-    file!("layers.js", "text/javascript"),
     file!("metrics.js", "text/javascript"),
     file!("network.js", "text/javascript"),
     file!("page.css", "text/css"),
     file!("picture.js", "text/javascript"),
+    file!("queue.js", "text/javascript"),
     file!("schema.js", "text/javascript"),
     file!("server.js", "text/javascript"),
     file!("why.js", "text/javascript"),

@@ -22,16 +22,17 @@ export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 export async function ask(path, options = {}) {
   const headers = new Headers(options.headers);
   const key = sessionStorage.getItem(KEY);
-  if (key) headers.set("authorization", `Bearer ${key}`);
+  if (key) {
+    // No header can hold others, and the browser's own words for that are of no help.
+    if (!/^[\x21-\x7e]+$/.test(key)) throw new ApiError(0, "the API key has characters that no key has: give it again under “Key”, above");
+    headers.set("authorization", `Bearer ${key}`);
+  }
   let answer;
   try {
     answer = await fetch(path, { ...options, headers });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    // Also what a key becomes that has characters which no header can have.
-    throw new ApiError(0, error instanceof TypeError && key && !/^[\x21-\x7e]+$/.test(key)
-      ? "the API key has characters that no key has"
-      : "the server does not answer");
+    if (options.signal?.aborted) throw error;
+    throw new ApiError(0, "the server does not answer");
   }
   if (answer.ok) return answer;
   throw new ApiError(answer.status, await reason(answer));
@@ -49,14 +50,16 @@ async function reason(answer) {
 }
 
 /** `GET path` as JSON. */
-export const get = async (path) => (await ask(path)).json();
+export const get = async (path, signal) => (await ask(path, { signal })).json();
 
-/** Posts a picture and returns the answer's JSON. `query` leaves out what is empty. */
-export async function post(path, picture, query = {}, signal) {
+/** Posts a picture, or several as form data, and returns the answer's JSON. `query` leaves out what is empty. */
+export async function post(path, body, query, signal) {
   const given = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const search = given.length ? `?${new URLSearchParams(given)}` : "";
-  const headers = { "content-type": "application/octet-stream", accept: "application/json" };
-  return (await ask(path + search, { method: "POST", body: picture, headers, signal })).json();
+  const headers = { accept: "application/json" };
+  // The browser says itself what divides the parts of form data.
+  if (!(body instanceof FormData)) headers["content-type"] = "application/octet-stream";
+  return (await ask(path + search, { method: "POST", body, headers, signal })).json();
 }
 
 /** The path of a model, of a version where one is given. */
@@ -64,6 +67,12 @@ export function modelPath({ model, version }) {
   const path = `/v1/models/${encodeURIComponent(model)}`;
   return version ? `${path}/versions/${encodeURIComponent(version)}` : path;
 }
+
+/** The layers of a model. Asked for each time: a model that was loaded again may have others. */
+export const architecture = (choice, signal) => get(`${modelPath(choice)}/architecture`, signal);
+
+/** Whether a layer may have maps to look at: one whose shape is not known does, too, until the server says otherwise. */
+export const mayHaveMaps = ({ output_shape: sizes }) => !sizes || sizes.length === 3;
 
 /** A failure as a sentence of the page. */
 export function sentence(error) {

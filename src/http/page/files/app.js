@@ -8,18 +8,40 @@ import { startServer } from "/page/server.js";
 
 const VIEWS = ["classify", "network", "server"];
 
-/** What all views share. `changed` is dispatched on `events` when another model or version is chosen, `pictures` when the
- * pictures are others, `shown` when another view is. */
+/** How often the server is asked which models there are, while somebody looks. */
+const INTERVAL_MS = 3000;
+
+/** What all views share. `changed` is dispatched on `events` when another model or version is chosen, `models` when the list of
+ * models is another or the server has ceased or begun to answer, `pictures` when the pictures are others, `shown` when another view is,
+ * `layer` when another layer is looked at. */
 const state = {
   events: new EventTarget(),
   models: [],
+  /** Whether the server has answered when it was last asked. */
+  answers: true,
   pictures: [],
   view: "classify",
   choice: () => ({ model: byId("model").value, version: byId("version").value }),
+  /** What is chosen as text, which is another when that has been loaded again. */
+  identity: () => {
+    const choice = state.choice();
+    const details = state.models.find((it) => it.name === choice.model);
+    const version = choice.version || details?.versions.at(-1);
+    return JSON.stringify([choice, version, details?.loaded_ms?.[version]]);
+  },
+  /** The layer that the view Network looks at, or `null`. */
+  layer: () => null,
   tell: (name) => state.events.dispatchEvent(new Event(name)),
 };
 
+/** What became of a model that was chosen, until another is. */
+let lost = "";
+/** Whether to go on asking: without the key that is asked for there is no use in it. */
+let isRefused = false;
+let asking = null;
+
 function say(text) {
+  if (byId("notice").textContent === text) return;
   byId("notice").hidden = !text;
   byId("notice").textContent = text;
 }
@@ -39,19 +61,35 @@ function show() {
 
 /** Asks which models there are; what is chosen stays chosen as long as it is there. */
 async function loadModels() {
+  asking?.abort();
+  const controller = asking = new AbortController();
+  const before = JSON.stringify([state.models, state.answers]);
   try {
-    state.models = (await get("/v1/models")).details;
-    say(state.models.some((it) => it.state === "READY") ? "" : "No model is ready. The view Server says why.");
+    state.models = (await get("/v1/models", controller.signal)).details;
+    state.answers = true;
+    isRefused = false;
   } catch (error) {
+    if (controller.signal.aborted) return;
+    state.answers = false;
+    isRefused = error.status === 401;
     say(sentence(error));
-    if (error.status === 401 && !byId("key-dialog").open) askForKey("This server asks for an API key. Yours stays in this tab and is forgotten when the tab closes.");
-    return;
+    if (isRefused && !byId("key-dialog").open) askForKey("This server asks for an API key. Yours stays in this tab and is forgotten when the tab closes.");
   }
-  const before = JSON.stringify(state.choice());
+  asking = null;
+  if (state.answers) choose();
+  if (JSON.stringify([state.models, state.answers]) !== before) state.tell("models");
+}
+
+/** Offers the models that are ready. */
+function choose() {
+  const before = state.choice();
   const ready = state.models.filter((it) => it.state === "READY");
   setOptions(byId("model"), ready.map((it) => [it.name, it.name]));
   setVersions();
-  if (JSON.stringify(state.choice()) !== before) state.tell("changed");
+  const { model } = state.choice();
+  if (before.model && model && model !== before.model) lost = `The model ${before.model} is not ready any more, so ${model} is chosen.`;
+  say(model ? lost : "No model is ready. The view Server says why.");
+  if (JSON.stringify(state.choice()) !== JSON.stringify(before)) state.tell("changed");
 }
 
 function setVersions() {
@@ -71,6 +109,10 @@ async function loadServer() {
   }
 }
 
+function poll() {
+  if (!document.hidden && !isRefused && !asking) loadModels();
+}
+
 function askForKey(why) {
   if (why) byId("key-why").textContent = why;
   byId("key").value = "";
@@ -78,6 +120,8 @@ function askForKey(why) {
 }
 
 byId("model").addEventListener("change", () => {
+  lost = "";
+  if (state.answers) say("");
   byId("version").value = "";
   setVersions();
   state.tell("changed");
@@ -96,7 +140,9 @@ byId("key-dialog").addEventListener("close", () => {
   loadServer();
   loadModels();
 });
-state.events.addEventListener("reload", loadModels);
+state.events.addEventListener("shown", poll);
+document.addEventListener("visibilitychange", poll);
+setInterval(poll, INTERVAL_MS);
 window.addEventListener("hashchange", () => {
   if (location.hash === "#main") return;
   show();
@@ -107,6 +153,6 @@ byId("key-button").textContent = hasKey() ? "Key given" : "Key";
 startClassify(state);
 startNetwork(state);
 startServer(state);
+// Asks which models there are, too.
 show();
 loadServer();
-await loadModels();

@@ -1,18 +1,14 @@
 // The view Classify: pictures come in by drop, paste or choice, each is sent by itself, and its classes are shown as they come.
 
-import { modelPath, post, sentence } from "/page/api.js";
+import { ApiError, modelPath, post, sentence } from "/page/api.js";
 import { byId, el, fill } from "/page/dom.js";
 import { milliseconds, percent } from "/page/format.js";
 import { PictureView } from "/page/picture.js";
+import { classifications } from "/page/queue.js";
 import { whyPanel } from "/page/why.js";
 
-/** How many pictures are on their way at once: the server forms batches of them, and other tabs want connections too. */
-const AT_ONCE = 4;
-
 let state;
-let running = 0;
 let nextId = 1;
-const waiting = [];
 
 export function startClassify(shared) {
   state = shared;
@@ -70,10 +66,22 @@ function makeItem(file) {
     classes: el("ol", { className: "classes", "aria-label": `Classes of ${file.name}` }),
     timing: el("dl", { className: "timing", "aria-label": "Timing" }),
     why: el("div", { className: "reason" }),
+    panel: null,
+    /** What was chosen in a panel before, for the next. */
+    kept: null,
+    /** Of the classification that is under way. */
     controller: null,
+    /** Whether the server has refused the file. */
+    isRefused: false,
   };
-  const close = el("button", { type: "button", textContent: "Remove", "aria-label": `Remove ${file.name}` });
-  close.addEventListener("click", () => remove(item));
+  const close = el("button", { type: "button", className: "remove", textContent: "Remove", "aria-label": `Remove ${file.name}` });
+  close.addEventListener("click", () => {
+    const index = state.pictures.indexOf(item);
+    remove(item);
+    // Whoever works with the keyboard goes on with the next picture.
+    const next = state.pictures[Math.min(index, state.pictures.length - 1)];
+    (next?.card.querySelector(".remove") ?? byId("files")).focus();
+  });
   item.card = el(
     "li",
     { className: "picture", "aria-labelledby": id },
@@ -87,50 +95,51 @@ function makeItem(file) {
 
 function remove(item) {
   item.controller?.abort();
+  closePanel(item);
   item.card.remove();
   item.view.close();
-  for (const list of [waiting, state.pictures]) if (list.includes(item)) list.splice(list.indexOf(item), 1);
+  state.pictures.splice(state.pictures.indexOf(item), 1);
   progress();
   state.tell("pictures");
 }
 
 function classifyAll() {
-  for (const item of state.pictures) enqueue(item);
+  if (state.choice().model) state.pictures.forEach(enqueue);
 }
 
-function enqueue(item) {
+async function enqueue(item) {
   item.controller?.abort();
-  if (!waiting.includes(item)) waiting.push(item);
+  // What is explained is an answer that will be replaced.
+  item.panel?.stop();
+  const controller = new AbortController();
+  const { signal } = controller;
+  item.controller = controller;
   item.said.className = "quiet";
   item.said.textContent = "Waiting…";
-  pump();
-}
-
-function pump() {
-  while (running < AT_ONCE && waiting.length) {
-    running += 1;
-    classify(waiting.shift()).finally(() => {
-      running -= 1;
-      pump();
-    });
+  progress();
+  try {
+    await classifications.run(() => classify(item, signal), signal);
+  } catch (error) {
+    if (!signal.aborted) showError(item, error);
   }
+  if (item.controller === controller) item.controller = null;
   progress();
 }
 
-async function classify(item) {
+async function classify(item, signal) {
   const choice = state.choice();
-  if (!choice.model) return showError(item, new Error("there is no model that is ready"));
-  const controller = new AbortController();
-  item.controller = controller;
+  if (!choice.model) throw new ApiError(0, "there is no model that is ready");
   item.said.textContent = "Classifying…";
   const started = performance.now();
-  try {
-    const path = `${modelPath(choice)}/classify`;
-    const answer = await post(path, item.file, { top_k: byId("top-k").value }, controller.signal);
-    show(item, answer, performance.now() - started, choice);
-  } catch (error) {
-    if (!controller.signal.aborted) showError(item, error);
-  }
+  const path = `${modelPath(choice)}/classify`;
+  const answer = await post(path, item.file, { top_k: byId("top-k").value }, signal);
+  show(item, answer, performance.now() - started, choice);
+}
+
+/** Ends what is explained, and remembers what was chosen for it. */
+function closePanel(item) {
+  item.kept = item.panel?.close() ?? item.kept;
+  item.panel = null;
 }
 
 function show(item, { model_name: name, model_version: version, predictions, timing }, roundTrip, choice) {
@@ -156,14 +165,19 @@ function show(item, { model_name: name, model_version: version, predictions, tim
   ];
   item.timing.replaceChildren(...times.map(([term, value]) =>
     el("div", {}, el("dt", { textContent: term }), el("dd", { textContent: value }))));
+  item.isRefused = false;
   item.view.clear();
-  item.why.replaceChildren(whyPanel({ item, classes, choice, labelOf }));
+  closePanel(item);
+  item.panel = whyPanel({ item, classes, choice, labelOf });
+  item.why.replaceChildren(item.panel.element);
 }
 
 function showError(item, error) {
   item.said.className = "error";
   item.said.textContent = sentence(error);
+  item.isRefused = [400, 413, 415].includes(error.status);
   item.view.clear();
+  closePanel(item);
   for (const part of [item.classes, item.timing, item.why]) part.replaceChildren();
 }
 
@@ -171,8 +185,8 @@ function showError(item, error) {
 const labelOf = ({ index, label }) => label ?? `class ${index}`;
 
 function progress() {
-  const left = running + waiting.length;
   const all = state.pictures.length;
-  byId("progress").textContent = all ? `${Math.max(0, all - left)} of ${all} done` : "";
+  const left = state.pictures.filter((it) => it.controller).length;
+  byId("progress").textContent = all ? `${all - left} of ${all} done` : "";
   byId("again").disabled = byId("clear").disabled = !all;
 }

@@ -28,8 +28,11 @@ export function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Makes options of `[value, text]` pairs the choices of a select, and keeps what is chosen where it is still there. */
+/** Makes options of `[value, text]` pairs the choices of a select, and keeps what is chosen where it is still there. Those that are
+ * there already are left alone: a list that somebody has opened would close. */
 export function setOptions(select, pairs) {
+  const isThere = ([value, text], index) => select.options[index]?.value === value && select.options[index].textContent === text;
+  if (select.options.length === pairs.length && pairs.every(isThere)) return;
   const chosen = select.value;
   select.replaceChildren(...pairs.map(([value, text]) => el("option", { value, textContent: text })));
   if (pairs.some(([value]) => value === chosen)) select.value = chosen;
@@ -41,3 +44,6 @@ export function fill(share) {
   stretch.style.width = `${Math.max(0, Math.min(1, share)) * 100}%`;
   return stretch;
 }
+
+/** The picture of a base64 PNG. */
+export const picture = (png, alt) => el("img", { src: `data:image/png;base64,${png}`, alt });

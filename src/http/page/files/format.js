@@ -18,8 +18,8 @@ export const count = (value) => scaled(value, 1000, ["", " K", " M", " G", " T"]
 /** Bytes as `1.5 MiB`. */
 export const bytes = (value) => scaled(value, 1024, [" B", " KiB", " MiB", " GiB", " TiB"]).join("");
 
-/** Milliseconds as `63.7 ms`. */
-export const milliseconds = (value) => `${number(value)}\u00a0ms`;
+/** Milliseconds as `63.7 ms`, or `4.44 s` of a second and more. */
+export const milliseconds = (value) => (value < 999.5 ? `${number(value)}\u00a0ms` : `${number(value / 1000)}\u00a0s`);
 
 /** A share of 1 as `97.4 %`. */
 export const percent = (share) => `${(100 * share).toFixed(share >= 0.0995 ? 1 : 2)} %`;

@@ -1,45 +1,52 @@
-// The view Network: layers with their shapes and costs, the filters of the first, and what each makes of a picture.
+// The view Network: layers with their shapes and costs, and the filters of the first. What a layer makes of pictures is in features.js and
+// exciting.js.
 
-import { get, modelPath, post, sentence } from "/page/api.js";
-import { byId, el, fill, setOptions } from "/page/dom.js";
-import { bytes, count, number, percent, shape } from "/page/format.js";
-import { layersOf } from "/page/layers.js";
+import { architecture, get, mayHaveMaps, modelPath, sentence } from "/page/api.js";
+import { byId, el, fill, picture } from "/page/dom.js";
+import { startExciting } from "/page/exciting.js";
+import { startFeatures } from "/page/features.js";
+import { bytes, count, shape } from "/page/format.js";
+import { explanations } from "/page/queue.js";
 
 let state;
-/** The choice that is shown, as text, so that an answer that comes late is not shown for another. */
+/** What is shown, so that neither is the same asked for twice nor an answer that comes late shown for another. */
 let shown = "";
-let layer = "";
+let asking = new AbortController();
+/** The layer that is looked at: its name and its shape, or `null`. */
+let layer = null;
 
 export function startNetwork(shared) {
   state = shared;
-  for (const event of ["changed", "shown"]) state.events.addEventListener(event, show);
-  state.events.addEventListener("pictures", setPictures);
-  byId("feature-picture").addEventListener("change", showFeatures);
-  setPictures();
+  state.layer = () => (shown === state.identity() ? layer : null);
+  startFeatures(state);
+  startExciting(state);
+  for (const event of ["changed", "models", "shown"]) state.events.addEventListener(event, show);
 }
 
 async function show() {
   const choice = state.choice();
-  const key = JSON.stringify(choice);
-  if (state.view !== "network" || !choice.model || key === shown) return;
-  shown = key;
-  layer = "";
+  const identity = state.identity();
+  if (state.view !== "network" || !choice.model || identity === shown) return;
+  shown = identity;
+  asking.abort();
+  const { signal } = asking = new AbortController();
   byId("network-title").textContent = `Network of ${choice.model}`;
   say("");
   for (const id of ["network-totals", "filters"]) byId(id).replaceChildren();
   byId("layers").tBodies[0].replaceChildren();
-  showFeatures();
   try {
-    const description = await layersOf(choice);
-    if (key !== shown) return;
+    const description = await architecture(choice, signal);
     showTotals(description);
     showLayers(description);
   } catch (error) {
-    if (key === shown) say(sentence(error));
-    shown = "";
+    if (signal.aborted) return;
+    choose(null);
+    say(sentence(error));
+    // When the server answers again, so does this.
+    if (!error.status) shown = "";
     return;
   }
-  showFilters(choice, key);
+  showFilters(choice, signal);
 }
 
 function say(text) {
@@ -80,73 +87,35 @@ function showLayers({ layers }) {
     cost(it.macs, macs, count),
     cost(it.activation_bytes, memory, bytes),
   )));
+  // Another model may have the layer that was looked at, too.
+  choose(layers.find((it) => mayHaveMaps(it) && it.name === layer?.name) ?? null);
 }
 
 /** A layer's name: a button where it has maps to show. */
-function nameOf({ name, output_shape: sizes }) {
-  if (sizes?.length !== 3) return el("span", { className: "plain", textContent: name });
-  const button = el("button", { type: "button", textContent: name, title: name, "aria-pressed": "false" });
-  button.addEventListener("click", () => {
-    for (const other of byId("layers").querySelectorAll("[aria-pressed]")) other.setAttribute("aria-pressed", String(other === button));
-    layer = name;
-    showFeatures();
-  });
+function nameOf(it) {
+  if (!mayHaveMaps(it)) return el("span", { className: "plain", textContent: it.name });
+  const button = el("button", { type: "button", textContent: it.name, title: it.name, "aria-pressed": "false" });
+  button.addEventListener("click", () => choose(it));
   return button;
 }
 
-async function showFilters(choice, key) {
+/** Looks at another layer, or at none. */
+function choose(chosen) {
+  layer = chosen;
+  for (const button of byId("layers").querySelectorAll("[aria-pressed]")) {
+    button.setAttribute("aria-pressed", String(button.textContent === layer?.name));
+  }
+  state.tell("layer");
+}
+
+async function showFilters(choice, signal) {
   const place = byId("filters");
   try {
-    const { png, shape: sizes, layer: name } = await get(`${modelPath(choice)}/filters`);
-    if (key !== shown) return;
+    const path = `${modelPath(choice)}/filters`;
+    const { png, shape: sizes, layer: name } = await explanations.run(() => get(path, signal), signal);
     const text = `${sizes[0]} filters of ${name}, ${sizes[3]} × ${sizes[2]} pixels each`;
-    place.replaceChildren(pictureOf(png, text), el("p", { className: "quiet", textContent: `${text}.` }));
+    place.replaceChildren(picture(png, text), el("p", { className: "quiet", textContent: `${text}.` }));
   } catch (error) {
-    if (key === shown) place.replaceChildren(el("p", { className: "quiet", textContent: sentence(error) }));
+    if (!signal.aborted) place.replaceChildren(el("p", { className: "quiet", textContent: sentence(error) }));
   }
-}
-
-const pictureOf = (png, alt) => el("img", { src: `data:image/png;base64,${png}`, alt });
-
-function setPictures() {
-  setOptions(byId("feature-picture"), state.pictures.map((item) => [item.id, item.file.name]));
-  byId("feature-picture").disabled = !state.pictures.length;
-  if (!layer || !state.pictures.length) showFeatures();
-}
-
-async function showFeatures() {
-  const place = byId("features");
-  const said = (text, className = "quiet") => place.replaceChildren(el("p", { className, textContent: text }));
-  const item = state.pictures.find((it) => it.id === byId("feature-picture").value);
-  byId("features-title").textContent = layer ? `Feature maps of ${layer}` : "Feature maps";
-  if (!item) return said("Add a picture in the view Classify first.");
-  if (!layer) return said("Choose a layer.");
-  const asked = { layer, item, key: shown };
-  said("Looking…");
-  const isStale = () => asked.layer !== layer || asked.key !== shown || byId("feature-picture").value !== item.id;
-  try {
-    const answer = await post(`${modelPath(state.choice())}/features`, item.file, { layer });
-    if (isStale()) return;
-    const [channels, height, width] = answer.shape;
-    const text = `${channels} maps of ${width} × ${height}, each from its own lowest value (black) to its highest`;
-    place.replaceChildren(
-      pictureOf(answer.png, `${answer.layer} for ${item.file.name}: ${text}`),
-      el("p", { className: "quiet", textContent: `${text}.` }),
-      channelTable(answer),
-    );
-  } catch (error) {
-    if (!isStale()) said(sentence(error), "error");
-  }
-}
-
-function channelTable({ channels, layer: name }) {
-  const rows = channels.map((it, index) => el(
-    "tr",
-    {},
-    ...[String(index), number(it.min), number(it.max), number(it.mean), number(it.std), percent(it.active)]
-      .map((textContent) => el("td", { className: "number", textContent })),
-  ));
-  const heads = ["Channel", "Min", "Max", "Mean", "Std", "Active"].map((textContent) => el("th", { scope: "col", className: "number", textContent }));
-  return el("div", { className: "channels", role: "region", tabIndex: 0, "aria-label": `Channels of ${name}` },
-    el("table", {}, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...rows)));
 }

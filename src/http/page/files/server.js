@@ -1,6 +1,6 @@
 // The view Server: the models and their states, and charts of the load drawn from the server's own metrics.
 
-import { ask, get, sentence } from "/page/api.js";
+import { ask, sentence } from "/page/api.js";
 import { barChart, lineChart } from "/page/chart.js";
 import { byId, el, setOptions } from "/page/dom.js";
 import { between, buckets, parse, quantile, total } from "/page/metrics.js";
@@ -14,6 +14,7 @@ const LATENCY = "convoy_request_seconds";
 const BATCHES = "convoy_batch_size";
 
 let state;
+let isReading = false;
 /** The readings of the last minutes: when, and what. */
 const readings = [];
 const charts = {
@@ -28,27 +29,21 @@ export function startServer(shared) {
   byId("charts").replaceChildren(...Object.values(charts).map(({ figure }) => figure));
   byId("chart-model").addEventListener("change", draw);
   state.events.addEventListener("shown", tick);
+  state.events.addEventListener("models", showModels);
   setInterval(tick, INTERVAL_MS);
   draw();
 }
 
 /** Reads again, while somebody looks. */
-async function tick() {
-  if (state.view !== "server" || document.hidden) return;
-  await Promise.allSettled([showModels(), read()]);
+function tick() {
+  if (state.view === "server" && !document.hidden && !isReading) read();
 }
 
-async function showModels() {
-  let models;
-  try {
-    models = (await get("/v1/models")).details;
-  } catch {
-    // What is wrong with the server is said where its metrics are missing.
-    return;
-  }
-  if (JSON.stringify(models) === JSON.stringify(state.models) && byId("models").tBodies[0].rows.length) return;
-  if (JSON.stringify(models) !== JSON.stringify(state.models)) state.tell("reload");
+function showModels() {
+  const { models } = state;
   const rows = models.map((it) => {
+    // What was so when the server last answered need not be so now.
+    const condition = state.answers ? it.state.toLowerCase() : "not known";
     const size = it.input_size;
     const runs = it.members ? `members: ${it.members.join(", ")}` : it.provider ?? "–";
     return el(
@@ -56,9 +51,10 @@ async function showModels() {
       {},
       el("th", { scope: "row", textContent: it.name }),
       el("td", {},
-        el("span", { className: `state ${it.state.toLowerCase()}`, textContent: it.state.toLowerCase() }),
+        el("span", { className: `state ${condition}`, textContent: condition }),
         it.reason ? el("div", { className: "quiet", textContent: it.reason }) : null),
       el("td", { textContent: it.versions.join(", ") || "–" }),
+      el("td", { className: "nowrap", textContent: timeOf(it) }),
       el("td", { className: "number", textContent: it.classes ?? "–" }),
       el("td", { className: "nowrap", textContent: size ? `${size.width} × ${size.height}` : "–" }),
       el("td", { textContent: runs }),
@@ -68,8 +64,15 @@ async function showModels() {
   setOptions(byId("chart-model"), [["", "all models"], ...models.map((it) => [it.name, it.name])]);
 }
 
+/** When the newest version was loaded. */
+function timeOf({ versions, loaded_ms: loaded }) {
+  const time = loaded?.[versions.at(-1)];
+  return time ? new Date(time).toLocaleString([], { dateStyle: "medium", timeStyle: "short" }) : "–";
+}
+
 async function read() {
   const status = byId("metrics-status");
+  isReading = true;
   try {
     const text = await (await ask("/metrics")).text();
     const time = performance.now() / 1000;
@@ -83,6 +86,7 @@ async function read() {
     const text = `The charts stand still: ${sentence(error)}`;
     if (status.textContent !== text) status.textContent = text;
   }
+  isReading = false;
 }
 
 /** What was counted between two readings, a second. A counter that began anew counts from 0. */

@@ -1,13 +1,14 @@
 // "Why": an explanation of one picture's answer, painted over the picture.
 
-import { modelPath, post, sentence } from "/page/api.js";
+import { architecture, mayHaveMaps, modelPath, post, sentence } from "/page/api.js";
 import { el, setOptions } from "/page/dom.js";
 import { milliseconds, number } from "/page/format.js";
-import { layersOf } from "/page/layers.js";
 import { heatmapCanvas, projectionCanvas, strongestPlace } from "/page/picture.js";
+import { explanations } from "/page/queue.js";
 
 const METHODS = [
-  ["", "Class activation"],
+  ["", "what suits the model"],
+  ["cam", "CAM"],
   ["gradcam", "Grad-CAM"],
   ["occlusion", "Occlusion"],
   ["deconvnet", "DeconvNet"],
@@ -27,19 +28,27 @@ const MEANING = {
   gradient: "which pixels change it most",
 };
 
-/** The controls and the words of an explanation. */
+/**
+ * The controls and the words of an explanation, as `element`. `stop()` ends what is under way, `close()` does so for good and returns
+ * what is chosen: as the item's `kept` it is chosen in the next panel, as far as the model has it.
+ */
 export function whyPanel({ item, classes, choice, labelOf }) {
+  const kept = item.kept ?? {};
   const button = el("button", { type: "submit", className: "explain", textContent: "Why?" });
   const method = el("select", { className: "method" });
   setOptions(method, METHODS);
+  method.value = kept.method ?? "";
   const about = el("select", { className: "about" });
+  setOptions(about, classes.map((it) => [String(it.index), labelOf(it)]));
+  // The first is meant as the most probable, whichever that is; another class has its label in other models, too.
+  const again = kept.label && classes.find((it) => labelOf(it) === kept.label);
+  if (again) about.value = String(again.index);
   const layer = el("select", { className: "layer" });
   setOptions(layer, [["", "the class itself"]]);
-  const unit = el("input", { type: "number", min: "0", step: "1", placeholder: "strongest" });
-  const opacity = el("input", { type: "range", min: "0", max: "100", value: "60" });
+  const unit = el("input", { type: "number", className: "unit", min: "0", step: "1", placeholder: "strongest" });
+  const opacity = el("input", { type: "range", min: "0", max: "100", value: kept.opacity ?? "60" });
   const said = el("p", { className: "said", role: "status" });
   const legend = el("p", { className: "said quiet", hidden: true }, "little ", el("span", { className: "legend" }), " much");
-  setOptions(about, classes.map((it) => [String(it.index), labelOf(it)]));
 
   const labels = {
     about: el("label", {}, el("span", { textContent: "of" }), about),
@@ -47,44 +56,58 @@ export function whyPanel({ item, classes, choice, labelOf }) {
     unit: el("label", {}, el("span", { textContent: "unit" }), unit),
     opacity: el("label", {}, el("span", { textContent: "opacity" }), opacity),
   };
-  let wasProjected = null;
+  let wasProjected = kept.wasProjected ?? null;
+  let running = null;
+  const life = new AbortController();
   const isProjection = () => PROJECTIONS.includes(method.value);
   const arrange = () => {
     labels.layer.hidden = !isProjection();
     labels.unit.hidden = !isProjection() || !layer.value;
     labels.about.hidden = isProjection() && layer.value !== "";
   };
-  const form = el("form", { className: "why", "aria-label": `Why this answer for ${item.file.name}` },
+  const element = el("form", { className: "why", "aria-label": `Why this answer for ${item.file.name}` },
     el("div", { className: "fields" }, button, el("label", {}, el("span", { textContent: "by" }), method), labels.about, labels.layer, labels.unit, labels.opacity),
     said, legend);
   labels.opacity.hidden = true;
   arrange();
 
-  method.addEventListener("change", async () => {
-    arrange();
-    if (!isProjection() || layer.options.length > 1) return;
-    try {
-      const { layers } = await layersOf(choice);
-      const maps = layers.filter((it) => it.output_shape?.length === 3);
-      setOptions(layer, [["", "the class itself"], ...maps.map((it) => [it.name, it.name])]);
-    } catch (error) {
-      fail(error);
-    }
-  });
-  layer.addEventListener("change", arrange);
-  opacity.addEventListener("input", () => item.view.setOpacity(opacity.value / 100));
+  const say = (text, className = "quiet") => {
+    said.className = `said ${className}`;
+    said.textContent = text;
+  };
   const fail = (error) => {
-    said.className = "said error";
-    said.textContent = sentence(error);
+    say(sentence(error), "error");
     legend.hidden = labels.opacity.hidden = true;
     item.view.clear();
   };
-  form.addEventListener("submit", async (event) => {
+  /** Offers the layers where they are wanted, and chooses the one that was. */
+  async function offerLayers() {
+    if (!isProjection() || layer.options.length > 1) return;
+    try {
+      const maps = (await architecture(choice, life.signal)).layers.filter(mayHaveMaps);
+      setOptions(layer, [["", "the class itself"], ...maps.map((it) => [it.name, it.name])]);
+      if (!kept.layer || layer.value || !maps.some((it) => it.name === kept.layer)) return;
+      layer.value = kept.layer;
+      unit.value = kept.unit;
+      arrange();
+    } catch (error) {
+      if (!life.signal.aborted) fail(error);
+    }
+  }
+  offerLayers();
+
+  method.addEventListener("change", () => {
+    arrange();
+    offerLayers();
+  });
+  layer.addEventListener("change", arrange);
+  opacity.addEventListener("input", () => item.view.setOpacity(opacity.value / 100));
+  element.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (button.disabled) return;
-    button.disabled = true;
-    said.className = "said quiet";
-    said.textContent = "Looking…";
+    if (running) return stop();
+    const { signal } = running = new AbortController();
+    button.textContent = "Stop";
+    say("Waiting…");
     const ofLayer = isProjection() && layer.value;
     const query = {
       method: method.value,
@@ -92,21 +115,37 @@ export function whyPanel({ item, classes, choice, labelOf }) {
       layer: ofLayer ? layer.value : "",
       unit: ofLayer ? unit.value : "",
     };
-    const started = performance.now();
     try {
-      const answer = await post(`${modelPath(choice)}/explain`, item.file, query);
-      await paint(answer, performance.now() - started);
+      await explanations.run(async () => {
+        say("Looking…");
+        const started = performance.now();
+        const answer = await post(`${modelPath(choice)}/explain`, item.file, query, signal);
+        await paint(answer, performance.now() - started, signal);
+      }, signal);
     } catch (error) {
-      fail(error);
+      if (!signal.aborted) fail(error);
     }
-    button.disabled = false;
+    if (signal.aborted) return;
+    running = null;
+    button.textContent = "Why?";
   });
 
-  async function paint(answer, took) {
+  /** Ends what is under way. The server stops too, as it sees that nobody listens. */
+  function stop() {
+    if (!running) return;
+    running.abort();
+    running = null;
+    button.textContent = "Why?";
+    say("Stopped.");
+  }
+
+  async function paint(answer, took, signal) {
     const projected = PROJECTIONS.includes(answer.method);
     const picture = projected ? projectionCanvas(await bitmapOf(answer.png)) : heatmapCanvas(answer.heatmap);
     const words = inWords(answer);
     await item.view.loaded;
+    // The picture may have another answer by now, which this says nothing of.
+    signal.throwIfAborted();
     if (projected !== wasProjected) {
       // A projection lets the picture through by itself.
       opacity.value = projected ? "100" : "60";
@@ -127,7 +166,20 @@ export function whyPanel({ item, classes, choice, labelOf }) {
       : `unit ${first?.unit} of ${answer.layer} (activation ${number(first?.activation ?? 0)})`;
     return `${answer.method}, ${subject}: ${MEANING[answer.method] ?? ""}. Strongest ${strongestPlace(answer.heatmap)}.`;
   }
-  return form;
+
+  function close() {
+    life.abort();
+    stop();
+    return {
+      method: method.value,
+      label: about.selectedIndex > 0 ? about.selectedOptions[0].textContent : "",
+      layer: layer.value || (layer.options.length > 1 ? "" : kept.layer),
+      unit: layer.value ? unit.value : kept.unit,
+      opacity: opacity.value,
+      wasProjected,
+    };
+  }
+  return { element, stop, close };
 }
 
 /** The picture of a base64 PNG. */

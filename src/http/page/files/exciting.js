@@ -1,0 +1,81 @@
+// What excites a unit of the layer that is looked at: those of the pictures on the page in which it is strongest, each beside what in it
+// does that.
+
+import { modelPath, post, sentence } from "/page/api.js";
+import { byId, el, picture } from "/page/dom.js";
+import { number } from "/page/format.js";
+import { explanations } from "/page/queue.js";
+
+let state;
+let running = null;
+
+export function startExciting(shared) {
+  state = shared;
+  for (const event of ["layer", "pictures"]) state.events.addEventListener(event, arrange);
+  byId("exciting-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (running) stop();
+    else show();
+  });
+  arrange();
+}
+
+/** The pictures that the server can read. */
+const pictures = () => state.pictures.filter((it) => !it.isRefused);
+
+/** What was found is of other pictures or of another layer now. */
+function arrange() {
+  stop();
+  const layer = state.layer();
+  const count = pictures().length;
+  byId("exciting-title").textContent = layer ? `What excites a unit of ${layer.name}` : "What excites a unit";
+  byId("exciting-form").hidden = !layer || !count;
+  const channels = layer?.output_shape?.[0];
+  byId("exciting-unit").max = channels ? String(channels - 1) : "";
+  const among = count === 1 ? "the picture" : `the ${count} pictures`;
+  say(!count ? "Add pictures in the view Classify first." : layer ? `Among ${among} on this page.` : "Choose a layer.");
+}
+
+function say(text, className = "quiet") {
+  byId("exciting").replaceChildren(el("p", { className, textContent: text }));
+}
+
+function stop() {
+  running?.abort();
+  running = null;
+  byId("exciting-button").textContent = "Show";
+}
+
+async function show() {
+  const { signal } = running = new AbortController();
+  const { name: layer } = state.layer();
+  const unit = byId("exciting-unit").value;
+  const body = new FormData();
+  const items = pictures();
+  for (const { file } of items) body.append("image", file, file.name);
+  byId("exciting-button").textContent = "Stop";
+  say("Looking…");
+  try {
+    const path = `${modelPath(state.choice())}/exciting`;
+    const query = { layer, unit, method: byId("exciting-method").value };
+    const answer = await explanations.run(() => post(path, body, query, signal), signal);
+    draw(answer, items);
+  } catch (error) {
+    if (signal.aborted) return;
+    say(sentence(error), "error");
+  }
+  running = null;
+  byId("exciting-button").textContent = "Show";
+}
+
+function draw({ layer, unit, pictures: found, png }, items) {
+  if (!found.length) return say(`Unit ${unit} of ${layer} is not above zero in any of the pictures.`);
+  const name = ({ index }) => items[index].file.name;
+  const text = `What unit ${unit} of ${layer} sees of a picture, beside what of that excites it, the strongest first`;
+  byId("exciting").replaceChildren(
+    picture(png, `${text}: ${found.map(name).join(", ")}`),
+    el("p", { className: "quiet", textContent: `${text}:` }),
+    el("ol", { className: "found" }, ...found.map((it) =>
+      el("li", {}, el("span", { textContent: name(it) }), el("span", { className: "quiet", textContent: ` ${number(it.activation)}` })))),
+  );
+}

@@ -1,0 +1,75 @@
+// The feature maps of the layer that is looked at, for one of the pictures.
+
+import { modelPath, post, sentence } from "/page/api.js";
+import { byId, el, picture, setOptions } from "/page/dom.js";
+import { number, percent } from "/page/format.js";
+import { explanations } from "/page/queue.js";
+
+let state;
+/** What is shown or on its way, as text. */
+let shown = "";
+let asking = new AbortController();
+
+export function startFeatures(shared) {
+  state = shared;
+  state.events.addEventListener("pictures", setPictures);
+  for (const event of ["layer", "shown"]) state.events.addEventListener(event, show);
+  byId("feature-picture").addEventListener("change", show);
+  setPictures();
+}
+
+function setPictures() {
+  setOptions(byId("feature-picture"), state.pictures.map((item) => [item.id, item.file.name]));
+  byId("feature-picture").disabled = !state.pictures.length;
+  show();
+}
+
+async function show() {
+  const layer = state.layer()?.name;
+  const item = state.pictures.find((it) => it.id === byId("feature-picture").value);
+  const wanted = JSON.stringify([state.identity(), layer, item?.id]);
+  if (wanted === shown) return;
+  shown = "";
+  asking.abort();
+  const place = byId("features");
+  // Nobody waits for it.
+  if (state.view !== "network") return place.replaceChildren();
+  shown = wanted;
+  const { signal } = asking = new AbortController();
+  const say = (text, className = "quiet") => place.replaceChildren(el("p", { className, textContent: text }));
+  byId("features-title").textContent = layer ? `Feature maps of ${layer}` : "Feature maps";
+  if (!item) return say("Add a picture in the view Classify first.");
+  if (!layer) return say("Choose a layer.");
+  say("Looking…");
+  const path = `${modelPath(state.choice())}/features`;
+  try {
+    const answer = await explanations.run(() => post(path, item.file, { layer }, signal), signal);
+    const [channels, height, width] = answer.shape;
+    const text = answer.shape.length === 3
+      ? `${channels} maps of ${width} × ${height}, each from its own lowest value (black) to its highest`
+      : `${channels} values, from the lowest (black) to the highest`;
+    place.replaceChildren(
+      picture(answer.png, `${answer.layer} for ${item.file.name}: ${text}`),
+      el("p", { className: "quiet", textContent: `${text}.` }),
+      channelTable(answer),
+    );
+  } catch (error) {
+    if (signal.aborted) return;
+    say(sentence(error), "error");
+    shown = "";
+  }
+}
+
+function channelTable({ channels, layer: name }) {
+  // A value that is no number comes as null.
+  const text = (value, form = number) => (value === null ? "NaN" : form(value));
+  const rows = channels.map((it, index) => el(
+    "tr",
+    {},
+    ...[String(index), text(it.min), text(it.max), text(it.mean), text(it.std), text(it.active, percent)]
+      .map((textContent) => el("td", { className: "number", textContent })),
+  ));
+  const heads = ["Channel", "Min", "Max", "Mean", "Std", "Active"].map((textContent) => el("th", { scope: "col", className: "number", textContent }));
+  return el("div", { className: "channels", role: "region", tabIndex: 0, "aria-label": `Channels of ${name}` },
+    el("table", {}, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...rows)));
+}

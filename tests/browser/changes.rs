@@ -1,0 +1,129 @@
+//! A page that stays open while pictures, models and the server come and go.
+
+use convoy::repository::ModelControlMode;
+use convoy::server::Server;
+use serde_json::json;
+
+use crate::client::send;
+use crate::server::{PLAIN_RECIPE, Repository, config, png, start};
+use crate::webdriver::Browser;
+use crate::{Page, first_class, graphs};
+
+/// Two small models, which are loaded and unloaded by API. Filter k of the first adds k to a pixel's colours.
+async fn serve() -> (Server, Repository) {
+    let recipe = format!("{PLAIN_RECIPE}resize = 8\n");
+    let repository = Repository::new().with("filters", &graphs::convolutional(8, 3), &recipe, "").with(
+        "means",
+        &graphs::channel_means(8, None),
+        &recipe,
+        "",
+    );
+    let mut config = config(&repository);
+    config.model_control.mode = ModelControlMode::Explicit;
+    config.model_control.load = vec!["*".into()];
+    (start(config).await, repository)
+}
+
+/// A page with two pictures of which the second is the brighter, and a layer that is looked at.
+async fn open(server: &Server) -> Page {
+    let page = Page::open(server, "/", 1280, false).await;
+    let browser = &page.browser;
+    browser.wait_for("the list of models", "return document.querySelector('#model').value === 'filters'").await;
+    page.drop_files(&[("dim.png", png([10, 0, 0])), ("bright.png", png([200, 0, 0]))]).await;
+    browser.wait_for("a class", &first_class("bright.png")).await;
+    browser.click("nav a[href='#network']").await;
+    browser.wait_for("the layers", &layers("3 × 8 × 8")).await;
+    browser
+        .run(
+            "[...document.querySelectorAll('#layers button')].find(it => it.textContent === 'rectified').click()",
+            json!([]),
+        )
+        .await;
+    page
+}
+
+/// Whether the convolution's output is shown so.
+fn layers(shape: &str) -> String {
+    format!("return document.querySelector('#layers tbody td:nth-child(3)')?.textContent === '{shape}'")
+}
+
+/// Waits for the maps of a picture, of so many channels.
+async fn maps(browser: &Browser, name: &str, channels: usize) {
+    let shown = format!(
+        "return document.querySelector('#features img')?.alt.startsWith('rectified for {name}:')
+            && document.querySelectorAll('.channels tbody tr').length === {channels}"
+    );
+    browser.wait_for("the maps", &shown).await;
+}
+
+pub(crate) async fn what_excites_a_unit_is_shown() {
+    let (server, repository) = serve().await;
+    let page = open(&server).await;
+    let browser = &page.browser;
+    // What is no picture is left out.
+    let text = repository.path().join("text.png");
+    std::fs::write(&text, "no picture").unwrap();
+    browser.type_into("#files", text.to_str().unwrap()).await;
+    browser.wait_for("the error", "return document.querySelector('.picture .error')?.textContent").await;
+    browser.click("nav a[href='#network']").await;
+    browser.click("#exciting-button").await;
+    let found = "const it = [...document.querySelectorAll('#exciting li span:first-child')].map(it => it.textContent);
+        return it.length && it";
+    assert_eq!(browser.wait_for("what excites unit 0", found).await, json!(["bright.png", "dim.png"]));
+    let drawn = "return document.querySelector('#exciting img').naturalWidth > 100";
+    browser.wait_for("the picture of it", drawn).await;
+    page.check_accessibility("what excites a unit").await;
+    page.keep_screenshot("exciting").await;
+
+    // A unit that there is not is refused by the form; another layer forgets what was found.
+    assert_eq!(browser.run("return document.querySelector('#exciting-unit').max", json!([])).await, "2");
+    browser.run("document.querySelector('#layers button').click()", json!([])).await;
+    assert_eq!(browser.run("return document.querySelector('#exciting img')", json!([])).await, json!(null));
+    page.close(1).await;
+    server.shutdown().await;
+}
+
+pub(crate) async fn what_changes_is_not_shown_as_it_was() {
+    let (server, repository) = serve().await;
+    let page = open(&server).await;
+    let browser = &page.browser;
+    maps(browser, "dim.png", 3).await;
+
+    // The picture whose maps are shown goes.
+    browser.click("nav a[href='#classify']").await;
+    browser.click("#pictures > :nth-child(1) .remove").await;
+    browser.click("nav a[href='#network']").await;
+    maps(browser, "bright.png", 3).await;
+
+    // The model is loaded again, with other layers.
+    graphs::write(&repository.path().join("filters/1"), &graphs::convolutional(8, 5));
+    let load = send(&server, "POST", "/v2/repository/models/filters/load", &[], "").await;
+    assert_eq!(load.status, 200, "{load:?}");
+    browser.wait_for("the new layers", &layers("5 × 8 × 8")).await;
+    maps(browser, "bright.png", 5).await;
+    let filters = "return document.querySelector('#filters p')?.textContent.startsWith('5 filters')";
+    browser.wait_for("the new filters", filters).await;
+
+    // It is unloaded: it can be chosen no more, and what is chosen in its place is said.
+    let unload = send(&server, "POST", "/v2/repository/models/filters/unload", &[], "").await;
+    assert_eq!(unload.status, 200, "{unload:?}");
+    let notice = "return document.querySelector('#notice').textContent || null";
+    let said = browser.wait_for("a notice", notice).await;
+    assert_eq!(said, "The model filters is not ready any more, so means is chosen.");
+    let choice = "return [...document.querySelector('#model').options].map(it => it.value)";
+    assert_eq!(browser.run(choice, json!([])).await, json!(["means"]));
+
+    // The server goes: what it last said of its models is not shown as if it were so.
+    browser.click("nav a[href='#server']").await;
+    let states = |states: &str| {
+        format!(
+            "return [...document.querySelectorAll('#models .state')].map(it => it.textContent).join() === '{states}'"
+        )
+    };
+    browser.wait_for("the states", &states("unavailable,ready")).await;
+    server.shutdown().await;
+    browser.wait_for("the states to be unknown", &states("not known,not known")).await;
+    assert_eq!(browser.run(notice, json!([])).await, "The server does not answer.");
+    let refused = page.end().await;
+    assert!(!refused.is_empty() && refused.iter().all(|entry| entry["message"].as_str().unwrap().contains("REFUSED")));
+}

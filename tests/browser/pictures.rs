@@ -1,0 +1,69 @@
+//! Pictures: their classes and why.
+
+use serde_json::json;
+
+use crate::{Page, first_class, photo, serve};
+
+pub(crate) async fn a_photograph_is_classified_and_explained() {
+    let (server, repository) = serve().await;
+    let page = Page::open(&server, "/", 1280, false).await;
+    let browser = &page.browser;
+    browser.wait_for("the list of models", "return document.querySelector('#model').options.length === 2").await;
+    page.check_accessibility("before anything").await;
+
+    // A file is chosen, another is dropped.
+    let siamese = photo("cats/siamese-cat.jpg");
+    browser.type_into("#files", siamese.to_str().unwrap()).await;
+    let label = browser.wait_for("the class of the cat", &first_class("siamese-cat.jpg")).await;
+    assert_eq!(label, "Siamese cat, Siamese");
+    page.drop_files(&[("coffee.png", std::fs::read(photo("scikit-image/coffee.png")).unwrap())]).await;
+    assert_eq!(browser.wait_for("the class of the coffee", &first_class("coffee.png")).await, "espresso");
+    let timing = "return document.querySelector('.timing').innerText";
+    let timing = browser.run(timing, json!([])).await.as_str().unwrap().to_owned();
+    for part in ["decode", "queue", "batch", "compute", "round trip"] {
+        assert!(timing.contains(part), "{timing}");
+    }
+
+    // Why: what is painted over the picture changes it, where the network has looked.
+    let pixels = "const url = document.querySelector('.picture canvas').toDataURL();
+        return [...url].reduce((sum, letter) => (31 * sum + letter.charCodeAt()) % 4294967291, 0)";
+    let before = browser.run(pixels, json!([])).await;
+    let said = "const it = document.querySelector('.why .said').textContent; return it.includes('Strongest') && it";
+    browser.click(".why .explain").await;
+    let words = browser.wait_for("the heatmap", said).await;
+    assert!(words.as_str().unwrap().starts_with("cam, “Siamese cat, Siamese”"), "{words}");
+    let heated = browser.run(pixels, json!([])).await;
+    assert_ne!(before, heated);
+    let opacity = "const it = document.querySelector('.why input[type=range]'); it.value = 0;
+        it.dispatchEvent(new Event('input'))";
+    browser.run(opacity, json!([])).await;
+    assert_eq!(browser.run(pixels, json!([])).await, before, "nothing is left at no opacity");
+    page.keep_screenshot("explained").await;
+
+    // A projection of a unit of a layer.
+    browser.choose(".why .method", "DeconvNet").await;
+    browser.wait_for("the layers", "return document.querySelector('.why .layer').options.length > 10").await;
+    browser.choose(".why .layer", "_blocks.2._relu1").await;
+    browser.click(".why .explain").await;
+    let words = browser.wait_for("the projection", &said.replace("'Strongest'", "'deconvnet'")).await;
+    assert!(words.as_str().unwrap().contains("of _blocks.2._relu1"), "{words}");
+    assert_ne!(browser.run(pixels, json!([])).await, before);
+
+    // What is no picture is refused in words.
+    let text = repository.path().join("<img src=x onerror=alert(1)>.txt");
+    std::fs::write(&text, "no picture").unwrap();
+    browser.type_into("#files", text.to_str().unwrap()).await;
+    let said = browser.wait_for("the error", "return document.querySelector('.picture .error')?.textContent").await;
+    assert!(said.as_str().unwrap().starts_with("The bytes are not a picture"), "{said}");
+    let names = browser.run("return document.querySelector('.picture:last-child h2').textContent", json!([])).await;
+    assert_eq!(names, "<img src=x onerror=alert(1)>.txt");
+    page.check_accessibility("with pictures").await;
+    page.keep_screenshot("classified").await;
+
+    // Another model answers anew.
+    browser.choose("#model", "means").await;
+    let other = format!("{}?.match(/^class [012]$/)?.[0]", first_class("coffee.png"));
+    assert_eq!(browser.wait_for("the other model's class", &other).await, "class 0");
+    page.close(2).await;
+    server.shutdown().await;
+}
