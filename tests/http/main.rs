@@ -15,6 +15,7 @@ mod connections;
 mod ensemble;
 mod errors;
 mod explain;
+mod health;
 mod openapi;
 mod page;
 mod predict;
