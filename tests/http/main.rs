@@ -12,6 +12,7 @@ mod server;
 mod architecture;
 mod classify;
 mod connections;
+mod debug;
 mod ensemble;
 mod errors;
 mod explain;
