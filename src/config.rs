@@ -28,6 +28,8 @@ use crate::toml_file;
 pub struct ServerConfig {
     /// The folder of models: `<name>/<version>/model.onnx`.
     pub model_repository: PathBuf,
+    /// The name of the only model; `model_repository` is then that model's own folder.
+    pub model_name: Option<String>,
     /// The model that `/v1/classify` uses; where absent, the only one there is.
     pub default_model: Option<String>,
     /// The ONNX Runtime library; where absent, it is looked for in the usual places.
@@ -64,6 +66,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             model_repository: PathBuf::from("models"),
+            model_name: None,
             default_model: None,
             onnxruntime_library: None,
             model_control: ModelControlConfig::default(),

@@ -17,7 +17,7 @@ use crate::grpc::Grpc;
 use crate::http::{self, ConnectionOptions, ServerFacts};
 use crate::inference::Inference;
 use crate::net::{Places, Protocol, Tls};
-use crate::repository::Repository;
+use crate::repository::{Repository, SingleModel};
 use crate::response_cache::ResponseCache;
 use crate::telemetry::{BuildInfo, Metrics, Tracing};
 
@@ -32,6 +32,8 @@ pub struct Server {
     metrics_address: SocketAddr,
     inference: Inference,
     repository: Arc<Repository>,
+    /// The folder that the models are read from lives as long as this.
+    _single: Option<SingleModel>,
     shutdown: ShutdownConfig,
     tracing: Tracing,
     stop: watch::Sender<bool>,
@@ -66,7 +68,9 @@ impl Server {
         let onnxruntime_library = runtime.library().display().to_string();
         let explain_metrics = ExplainMetrics::register(metrics.registry())?;
         let explainer = Explainer::new(runtime.clone(), &config.explain, config.limits.picture(), explain_metrics);
-        let repository = Repository::new(config.model_repository, config.model_control, runtime, metrics.clone());
+        let single = config.model_name.map(|name| SingleModel::link(&config.model_repository, &name)).transpose()?;
+        let models = single.as_ref().map_or(&*config.model_repository, SingleModel::repository);
+        let repository = Repository::new(models, config.model_control, runtime, metrics.clone());
         let repository = repository
             .with_response_cache(ResponseCache::new(&config.response_cache))
             .with_tuning_cache(config.tuning.folder());
@@ -118,6 +122,7 @@ impl Server {
             metrics_address,
             inference,
             repository,
+            _single: single,
             shutdown,
             tracing,
             stop,

@@ -51,6 +51,10 @@ options! {
     #[arg(long, env = "CONVOY_MODEL_REPOSITORY", value_name = "DIR")]
     model_repository: PathBuf => model_repository;
 
+    /// Name of the only model: the repository's folder is then that model's own [default: none]
+    #[arg(long, env = "CONVOY_MODEL_NAME", value_name = "NAME")]
+    model_name: String => model_name, Some;
+
     /// Model that /v1/classify uses [default: the only one there is]
     #[arg(long, env = "CONVOY_DEFAULT_MODEL", value_name = "NAME")]
     default_model: String => default_model, Some;

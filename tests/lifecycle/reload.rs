@@ -1,6 +1,5 @@
 //! Many loads in a row under load, every second one of a corrupt file.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -16,9 +15,7 @@ const LOADS: u32 = 100;
 async fn no_request_fails_none_is_answered_by_half_a_model_and_memory_returns() {
     let _watchdog = watchdog();
     let repository = Repository::new().with("m", &saying(1.0), "", "");
-    // A thread that one run happens to overlap with and another does not takes the server's allocator a page more. In
-    // a process this small, two pages of 2 MiB would be more than the bound; of 4 KiB, hundreds are lost in it.
-    let process = Process::start(&repository, &[("MIMALLOC_ALLOW_THP", Path::new("0"))]);
+    let process = Process::start(&repository, &[]);
     let address = process.address;
     let (is_over, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     // What the model may say: what it said before the last load that worked, and what it says from then on.

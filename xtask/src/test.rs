@@ -20,6 +20,10 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     pins::photos().ensure()?;
     pins::axe().ensure()?;
     venv::ensure()?;
+    pins::kubernetes_schemas().ensure()?;
+    if let Some(kubectl) = pins::kubectl() {
+        kubectl.program("kubectl")?;
+    }
 
     let mut cargo = process::cargo();
     cargo.args(["test", "--locked", "--workspace"]).args(arguments).stdout(Stdio::piped());

@@ -7,6 +7,7 @@
 mod explanations;
 mod overload;
 mod protocols;
+mod reloads;
 mod server;
 mod table;
 
@@ -50,24 +51,27 @@ enum Part {
     Protocols,
     /// More load than the server can take.
     Overload,
-    /// Resident memory.
+    /// Resident memory over many requests.
     Memory,
+    /// Resident memory over many loads.
+    Reloads,
     /// Explanations beside requests, and what each takes.
     Explanations,
 }
 
 impl Part {
-    const ALL: [(&str, Self); 5] = [
+    const ALL: [(&str, Self); 6] = [
         ("floor", Self::Floor),
         ("protocols", Self::Protocols),
         ("overload", Self::Overload),
         ("memory", Self::Memory),
+        ("reloads", Self::Reloads),
         ("explanations", Self::Explanations),
     ];
 }
 
 /// Measures and prints Markdown tables. `arguments`: the parts to measure (`floor`, `protocols`, `overload`,
-/// `memory`, `explanations`; all where none is named), and `--seconds S` for each measurement.
+/// `memory`, `reloads`, `explanations`; all where none is named), and `--seconds S` for each measurement.
 ///
 /// # Errors
 /// When the set-up fails, or a measurement does.
@@ -84,6 +88,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
             Part::Protocols => protocols::measure(&bench, &pictures[0].1)?,
             Part::Overload => overload::measure(&bench, &pictures[0].1)?,
             Part::Memory => bench.measure_memory(&pictures[0].1)?,
+            Part::Reloads => reloads::measure(&bench, &pictures[0].1)?,
             Part::Explanations => explanations::measure(&bench, &pictures[0].1)?,
         }
     }
@@ -133,7 +138,7 @@ impl Bench {
     }
 
     fn start_on(&self, repository: &Path, cores: Cores) -> Result<Server> {
-        Server::start(repository, &self.ready.onnxruntime, &self.folder.join("server.log"), cores)
+        Server::start(repository, &self.ready.onnxruntime, &self.folder.join("server.log"), cores, &[])
     }
 
     /// A repository with nothing but this model, so that memory and start-up are its own.

@@ -60,14 +60,20 @@ impl Cores {
 
 impl Server {
     /// Starts the server and waits until it is ready.
-    pub(super) fn start(repository: &Path, onnxruntime: &Path, log: &Path, cores: Cores) -> Result<Self> {
+    pub(super) fn start(
+        repository: &Path,
+        onnxruntime: &Path,
+        log: &Path,
+        cores: Cores,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let log = File::create(log)?;
         let (address, grpc_address) = (free_address()?, free_address()?);
         let mut command = cores.server(&process::convoy());
         command.arg("serve").arg("--model-repository").arg(repository);
         command.args(["--http-address", &address.to_string()]);
         command.args(["--grpc-address", &grpc_address.to_string(), "--metrics-address", "127.0.0.1:0"]);
-        command.env("ORT_DYLIB_PATH", onnxruntime);
+        command.args(arguments).env("ORT_DYLIB_PATH", onnxruntime);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = Instant::now();
         let child = command.spawn().context("the server could not be started")?;
@@ -162,6 +168,23 @@ impl Server {
             let count = explaining.join().map_err(|_| anyhow!("the load of explanations panicked"))??;
             Ok((result?, count / elapsed))
         })
+    }
+
+    /// Loads a model again, and returns the answer's status.
+    pub(super) fn load_model(&self, model: &str) -> Result<u16> {
+        let request = format!(
+            "POST /v2/repository/models/{model}/load HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+        );
+        let answer = exchange(TcpStream::connect(self.address)?, request.as_bytes())?;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        status.with_context(|| format!("the server's answer is not HTTP: {answer}"))
+    }
+
+    /// The server's resident memory, in MiB.
+    pub(super) fn resident_mib(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+        kib.map(|kib: f64| kib / 1024.0).context("the server's memory is not known")
     }
 
     /// Stops the server as an orchestrator does, and holds it to its exit code.
