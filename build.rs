@@ -2,13 +2,25 @@
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::Command;
 use std::{env, fs};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    build_info()?;
     onnx()?;
     model_config()?;
     grpc()
+}
+
+/// What the server says of its own build. The commit is `CONVOY_COMMIT`'s alone: asking git would have the crate compiled anew
+/// after every commit.
+fn build_info() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-env-changed=CONVOY_COMMIT");
+    let version = Command::new(env::var("RUSTC")?).arg("--version").output()?.stdout;
+    println!("cargo:rustc-env=CONVOY_RUSTC={}", String::from_utf8(version)?.trim());
+    println!("cargo:rustc-env=CONVOY_TARGET={}", env::var("TARGET")?);
+    Ok(())
 }
 
 fn onnx() -> Result<(), Box<dyn Error>> {

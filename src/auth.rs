@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -15,7 +15,7 @@ use crate::reload::Reloaded;
 use crate::{sha256, toml_file};
 
 /// The `[auth]` table of the configuration file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
     /// The file of the keys that are taken; without one, no key is asked for.
@@ -139,7 +139,7 @@ impl Keys {
             Some(right) if right >= needed => Ok(()),
             Some(_) => Err(Error::new(
                 ErrorKind::PermissionDenied,
-                "the API key may use the models, but not change what is served: that takes the right `admin`",
+                "the API key may use the models, but not administer the server: that takes the right `admin`",
             )),
             None => Err(unauthenticated("the API key is not one that is known here")),
         }

@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::auth::AuthConfig;
 use crate::error::{Error, Result};
@@ -18,11 +19,11 @@ use crate::net::TlsConfig;
 use crate::repository::ModelControlConfig;
 use crate::repository::tuning::TuningCacheConfig;
 use crate::response_cache::ResponseCacheConfig;
-use crate::telemetry::LogConfig;
+use crate::telemetry::{LogConfig, TracingConfig};
 use crate::toml_file;
 
 /// Everything that `convoy serve` can be told.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// The folder of models: `<name>/<version>/model.onnx`.
@@ -55,6 +56,8 @@ pub struct ServerConfig {
     pub explain: ExplainConfig,
     /// The log.
     pub log: LogConfig,
+    /// Traces.
+    pub tracing: TracingConfig,
     /// How the server ends.
     pub shutdown: ShutdownConfig,
 }
@@ -77,13 +80,14 @@ impl Default for ServerConfig {
             response_cache: ResponseCacheConfig::default(),
             explain: ExplainConfig::default(),
             log: LogConfig::default(),
+            tracing: TracingConfig::default(),
             shutdown: ShutdownConfig::default(),
         }
     }
 }
 
 /// The `[metrics]` table.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsConfig {
     /// Where `GET /metrics` listens. Port 0 takes a free one, which the log names.
@@ -97,7 +101,7 @@ impl Default for MetricsConfig {
 }
 
 /// The `[shutdown]` table.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShutdownConfig {
     /// How long, in milliseconds, the server goes on taking requests after it has said that it is not ready: the time that a
@@ -135,6 +139,14 @@ impl ServerConfig {
         toml_file::read(path, "the configuration file")
     }
 
+    /// Everything as JSON for operators to see, without what is secret: where a key's name tells of a secret, only that there is one, and
+    /// of URLs neither user nor password.
+    pub fn without_secrets(&self) -> Value {
+        let mut shown = serde_json::to_value(self).unwrap_or_default();
+        redact(&mut shown, "");
+        shown
+    }
+
     /// Checks what no single value can show.
     ///
     /// # Errors
@@ -145,6 +157,7 @@ impl ServerConfig {
         self.grpc.validate()?;
         self.tls.validate()?;
         self.explain.validate()?;
+        self.tracing.validate()?;
         if self.shutdown.timeout_ms < self.shutdown.grace_ms {
             return Err(Error::invalid(
                 "shutdown.timeout_ms counts from the signal too: it must not be under shutdown.grace_ms",
@@ -170,6 +183,26 @@ impl ServerConfig {
             )));
         }
         Ok(())
+    }
+}
+
+/// Takes secrets out of the value of `key`.
+fn redact(value: &mut Value, key: &str) {
+    const SECRET: &[&str] = &["secret", "token", "password", "credential", "headers", "access_key"];
+    match value {
+        Value::Null => {}
+        Value::Object(table) => table.iter_mut().for_each(|(key, value)| redact(value, key)),
+        Value::Array(list) if list.is_empty() => {}
+        _ if SECRET.iter().any(|word| key.contains(word)) => *value = "(not shown)".into(),
+        Value::Array(list) => list.iter_mut().for_each(|value| redact(value, key)),
+        Value::String(text) => {
+            if let Some((scheme, rest)) = text.split_once("://")
+                && let Some((_, rest)) = rest.split_once('@')
+            {
+                *text = format!("{scheme}://{rest}");
+            }
+        }
+        Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -211,6 +244,7 @@ mod tests {
             ("[log]\nformat = \"xml\"", "line 2: unknown variant `xml`"),
             ("[http]\naddress = \"nowhere\"", "line 2: invalid socket address"),
             ("[limits]\nmax_pictures = -1", "line 2: invalid value"),
+            ("[tracing]\nsample_ratio = 1.5", "line 2: 1.5 is not between 0 and 1"),
             ("[http\n", "line 1: "),
         ] {
             let error = read(text).unwrap_err();
@@ -218,6 +252,20 @@ mod tests {
             assert!(error.message().contains(said), "{error}");
         }
         assert_eq!(ServerConfig::read(Path::new("/nonexistent")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn operators_see_everything_but_secrets() {
+        let text = "[tracing]\nendpoint = \"https://user:hunter2@collector/otlp\"\nheaders = [\"authorization=hunter2\"]\n\
+            [auth]\nkeys_file = \"keys.toml\"";
+        let shown = read(text).unwrap().without_secrets();
+        assert!(!shown.to_string().contains("hunter2"), "{shown}");
+        assert_eq!(shown["tracing"]["endpoint"], "https://collector/otlp");
+        assert_eq!(shown["tracing"]["headers"], "(not shown)");
+        assert_eq!(shown["auth"]["keys_file"], "keys.toml");
+        assert_eq!(shown["http"]["address"], "0.0.0.0:8000");
+        // Where there is none, that is no secret.
+        assert_eq!(ServerConfig::default().without_secrets()["tracing"]["headers"], serde_json::json!([]));
     }
 
     #[test]
@@ -242,6 +290,8 @@ mod tests {
             ("[grpc]\nmessage_timeout_ms = 0", "grpc.message_timeout_ms"),
             ("[limits]\ndecode_threads = 0", "limits.decode_threads"),
             ("[explain]\nmax_concurrent = 0", "explain.max_concurrent"),
+            ("[tracing]\nendpoint = \"collector:4317\"", "tracing.endpoint"),
+            ("[tracing]\nheaders = [\"authorization\"]", "tracing.headers"),
             ("[shutdown]\ngrace_ms = 2\ntimeout_ms = 1", "shutdown.timeout_ms"),
         ] {
             let error = read(text).unwrap().validate().unwrap_err();

@@ -31,6 +31,7 @@ pub use self::request::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::{GraphModel, IndexEntry, Model, ModelState, Repository};
+use crate::response_cache::ResponseCache;
 use crate::scheduler::Answer;
 use crate::tensor::DataType;
 
@@ -172,6 +173,11 @@ impl Inference {
     /// The bound on the bodies that are in memory.
     pub fn body_bytes(&self) -> &BodyBytes {
         &self.inner.body_bytes
+    }
+
+    /// The kept answers, where any are kept.
+    pub fn response_cache(&self) -> Option<&ResponseCache> {
+        self.inner.repository.response_cache()
     }
 
     /// The limits that handlers check before they parse.

@@ -3,6 +3,7 @@
 //! It knows connections, not what is said on them: every protocol's listener brings that along.
 
 mod connector;
+mod places;
 mod stream;
 mod tls;
 
@@ -10,14 +11,15 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use self::connector::Connector;
+use self::places::Place;
+pub use self::places::Places;
 pub use self::stream::Stream;
 pub use self::tls::{Acceptor, Protocol, Tls, TlsConfig};
 
@@ -34,29 +36,27 @@ impl Draining {
     }
 }
 
-/// Accepts connections on `listener`, encrypts them where there is `tls`, and has each served by `connection`, at most
-/// `max_connections` at once, until `stop` completes; then returns when every connection has ended. Dropped before that, it
+/// Accepts connections on `listener`, encrypts them where there is `tls`, and has each served by `connection`, as many
+/// at once as there are `places`, until `stop` completes; then returns when every connection has ended. Dropped before that, it
 /// cuts off the connections that are left.
 pub async fn serve<F>(
     listener: TcpListener,
     tls: Option<Acceptor>,
-    max_connections: Option<usize>,
+    places: Places,
     stop: impl Future<Output = ()>,
     connection: impl Fn(Stream, SocketAddr, Draining) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
     let (draining, is_draining) = watch::channel(false);
-    let permits =
-        Arc::new(Semaphore::new(max_connections.unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
     loop {
-        let (stream, peer, permit) = tokio::select! {
+        let (stream, peer, place) = tokio::select! {
             () = &mut stop => break,
             // Finished connections are collected as they end, or the set would grow with every one there ever was.
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
@@ -68,7 +68,7 @@ pub async fn serve<F>(
                 let served = connection(stream, peer, draining);
                 served.await;
             }
-            drop(permit);
+            drop(place);
         });
     }
     drop(listener);
@@ -88,11 +88,11 @@ async fn encrypt(stream: TcpStream, peer: SocketAddr, tls: Option<Acceptor>, mut
     }
 }
 
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
-    let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
+async fn accept(listener: &TcpListener, places: &Places) -> (TcpStream, SocketAddr, Place) {
+    let free = places.free().await;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => return (stream, peer, permit),
+            Ok((stream, peer)) => return (stream, peer, free.take()),
             // The client gave up while it waited: its own affair.
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {

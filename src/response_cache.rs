@@ -12,7 +12,7 @@ use std::fmt;
 use std::mem::size_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::sha256;
@@ -23,7 +23,7 @@ use crate::tensor::Tensor;
 const DROPPED_AT_ONCE: usize = 1024;
 
 /// The `[response_cache]` table of the server's configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResponseCacheConfig {
     /// The most bytes that kept answers may take, all that belongs to them counted. Default: 0, nothing is kept.
@@ -116,6 +116,11 @@ impl ResponseCache {
         let id = state.owners;
         drop(state);
         ModelCache { cache: self.clone(), owner: Arc::new(Owner { id, metrics }) }
+    }
+
+    /// How many they may take.
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
     }
 
     /// How many bytes the kept answers take.

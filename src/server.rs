@@ -14,12 +14,15 @@ use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::explain::{ExplainMetrics, Explainer};
 use crate::grpc::Grpc;
-use crate::http::{self, ConnectionOptions};
+use crate::http::{self, ConnectionOptions, ServerFacts};
 use crate::inference::Inference;
-use crate::net::{Protocol, Tls};
+use crate::net::{Places, Protocol, Tls};
 use crate::repository::{Repository, SingleModel};
 use crate::response_cache::ResponseCache;
-use crate::telemetry::Metrics;
+use crate::telemetry::{BuildInfo, Metrics, Tracing};
+
+/// How long the last spans may take to be sent, when everything else has ended.
+const LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A running server. Dropped without [`Server::shutdown`], its listeners go on until the runtime ends.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ pub struct Server {
     /// The folder that the models are read from lives as long as this.
     _single: Option<SingleModel>,
     shutdown: ShutdownConfig,
+    tracing: Tracing,
     stop: watch::Sender<bool>,
     http: JoinHandle<()>,
     grpc: JoinHandle<()>,
@@ -47,6 +51,7 @@ impl Server {
     /// address is taken or there is no ONNX Runtime.
     pub async fn start(config: ServerConfig) -> Result<Self> {
         config.validate()?;
+        let shown = config.without_secrets();
         let keys = Keys::open(&config.auth)?;
         let tls = Tls::open(&config.tls)?;
         say_who_may_call(&keys, tls.as_ref());
@@ -57,6 +62,10 @@ impl Server {
 
         let runtime = Runtime::load(config.onnxruntime_library.as_deref())?;
         let metrics = Metrics::new();
+        let tracing = Tracing::start(&config.tracing, metrics.registry())?;
+        let build = BuildInfo::new(runtime.build());
+        build.register(metrics.registry());
+        let onnxruntime_library = runtime.library().display().to_string();
         let explain_metrics = ExplainMetrics::register(metrics.registry())?;
         let explainer = Explainer::new(runtime.clone(), &config.explain, config.limits.picture(), explain_metrics);
         let single = config.model_name.map(|name| SingleModel::link(&config.model_repository, &name)).transpose()?;
@@ -68,8 +77,28 @@ impl Server {
         let repository = Arc::new(repository);
         let inference = Inference::new(Arc::clone(&repository), config.limits, config.default_model);
 
+        let registry = metrics.registry();
+        let grpc = Grpc::new(&inference, &explainer, &config.grpc, keys.clone(), registry, tracing.clone())?;
         let options = ConnectionOptions::from(&config.http);
-        let router = http::router(inference.clone(), explainer.clone(), config.http, &keys, metrics.registry())?;
+        let facts = ServerFacts {
+            started: Instant::now(),
+            build,
+            onnxruntime_library,
+            config: shown,
+            http: options.places.clone(),
+            grpc: grpc.places().clone(),
+        };
+        let parts = http::Parts {
+            inference: inference.clone(),
+            explainer,
+            keys: &keys,
+            metrics: &metrics,
+            tracing: tracing.clone(),
+            facts,
+        };
+        // Beside each other, so that probes come in when there is no place for another client.
+        let metrics_options = ConnectionOptions { places: Places::new(config.http.max_connections), ..options.clone() };
+        let router = http::router(config.http, parts)?;
         let stop = watch::Sender::new(false);
         let http = tokio::spawn(http::serve(
             http_listener,
@@ -78,10 +107,10 @@ impl Server {
             options,
             stopped(stop.subscribe()),
         ));
-        let grpc = Grpc::new(&inference, &explainer, &config.grpc, keys.clone(), metrics.registry())?;
         let grpc = tokio::spawn(grpc.serve(grpc_listener, acceptor(Protocol::Http2), stopped(stop.subscribe())));
-        let router = http::metrics_router(inference.clone(), metrics.registry().clone());
-        let metrics = tokio::spawn(http::serve(metrics_listener, None, router, options, std::future::pending()));
+        let router = http::metrics_router(inference.clone(), metrics.exposition());
+        let metrics =
+            tokio::spawn(http::serve(metrics_listener, None, router, metrics_options, std::future::pending()));
         let reloading = tokio::spawn(reload(keys, tls));
         tracing::info!(address = %http_address, "HTTP listens");
         tracing::info!(address = %grpc_address, "gRPC listens");
@@ -95,6 +124,7 @@ impl Server {
             repository,
             _single: single,
             shutdown,
+            tracing,
             stop,
             http,
             grpc,
@@ -154,6 +184,10 @@ impl Server {
         if tokio::time::timeout_at(remaining, closed).await.is_err() {
             tracing::warn!("an instance is still running");
         }
+        let tracing = self.tracing;
+        let flushed = tokio::task::spawn_blocking(move || tracing.shutdown(LAST_SPANS_TIMEOUT));
+        // It ends by itself, whatever the collector does.
+        drop(flushed.await);
         self.metrics.abort();
         self.reloading.abort();
         tracing::info!("stopped");

@@ -105,6 +105,24 @@ async fn grpcio_health_and_reflection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn prometheuss_own_parser() {
+    run_client("openmetrics.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheuss_own_parser_finds_exemplars() {
+    let repository = Repository::new().with("means", &graphs::channel_means(8, None), PLAIN_RECIPE, "");
+    let mut config = config(&repository);
+    // Nobody listens there, which does not matter: what is traced has exemplars.
+    config.tracing.endpoint = Some("http://127.0.0.1:9".into());
+    let server = start(config).await;
+    let file = root().join("tests/clients/openmetrics.py").display().to_string();
+    let addresses = [server.http_address().to_string(), server.grpc_address().to_string()];
+    run(python(), [&[file], &addresses[..], &["-".into(), "traced".into()]].concat()).await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn openapis_own_validator() {
     run_client("openapi.py").await;
 }

@@ -41,6 +41,10 @@ const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("mozjpeg", &["preprocess"]),
     ("rustls", &["net"]),
     ("notify", &["repository"]),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_http", &["telemetry"]),
+    ("opentelemetry_sdk", &["telemetry"]),
+    ("opentelemetry_otlp", &["telemetry"]),
 ];
 
 /// Crates that the module must not know.

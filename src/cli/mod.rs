@@ -8,6 +8,7 @@ mod describe;
 mod explain;
 mod export;
 mod hash_key;
+mod health;
 mod list;
 mod local;
 mod memory;
@@ -43,6 +44,7 @@ enum Command {
     Tune(tune::TuneArgs),
     Bench(bench::BenchArgs),
     HashKey(hash_key::HashKeyArgs),
+    Health(health::HealthArgs),
 }
 
 /// Runs the command that the process's arguments name.
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Tune(args) => tune::run(&args),
         Command::Bench(args) => block_on(bench::run(&args)),
         Command::HashKey(args) => hash_key::run(&args).map(|()| true),
+        Command::Health(args) => health::run(&args).map(|()| true),
     };
     match complete {
         Ok(true) => ExitCode::SUCCESS,

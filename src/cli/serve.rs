@@ -11,7 +11,7 @@ use super::memory;
 use crate::config::ServerConfig;
 use crate::repository::ModelControlMode;
 use crate::server::Server;
-use crate::telemetry::{LogFormat, start_logging};
+use crate::telemetry::{LogFormat, OtlpProtocol, SampleRatio, start_logging};
 
 /// Serve the models of a repository over HTTP and gRPC
 ///
@@ -216,6 +216,26 @@ options! {
     #[arg(long, env = "CONVOY_LOG_LEVEL", value_name = "FILTER")]
     log_level: String => log.level;
 
+    /// The OpenTelemetry collector that traces are sent to [default: none, and nothing is traced]
+    #[arg(long, env = "CONVOY_TRACING_ENDPOINT", value_name = "URL")]
+    tracing_endpoint: String => tracing.endpoint, Some;
+
+    /// How traces are sent there [default: grpc]
+    #[arg(long, env = "CONVOY_TRACING_PROTOCOL", value_enum)]
+    tracing_protocol: OtlpProtocol => tracing.protocol;
+
+    /// Which share of requests is traced where their caller has not decided, from 0 to 1 [default: 1]
+    #[arg(long, env = "CONVOY_TRACING_SAMPLE_RATIO", value_name = "RATIO")]
+    tracing_sample_ratio: SampleRatio => tracing.sample_ratio;
+
+    /// The name of this service in traces [default: convoy]
+    #[arg(long, env = "CONVOY_TRACING_SERVICE_NAME", value_name = "NAME")]
+    tracing_service_name: String => tracing.service_name;
+
+    /// Headers that go with every export, `name=value`, separated by commas [default: none]
+    #[arg(long, env = "CONVOY_TRACING_HEADERS", value_name = "HEADERS", value_delimiter = ',', hide_env_values = true)]
+    tracing_headers: Vec<String> => tracing.headers;
+
     /// How long requests are still taken after readiness went false, in milliseconds [default: 2000]
     #[arg(long, env = "CONVOY_SHUTDOWN_GRACE_MS", value_name = "MS")]
     shutdown_grace_ms: u64 => shutdown.grace_ms;
@@ -233,7 +253,9 @@ impl Serve {
             Some(path) => ServerConfig::read(path)?,
             None => ServerConfig::default(),
         };
-        apply_vertex(&mut config, |name| std::env::var(name).ok())?;
+        let variable = |name: &str| std::env::var(name).ok();
+        apply_vertex(&mut config, variable)?;
+        config.tracing.apply_environment(variable)?;
         self.options.apply(&mut config);
         start_logging(&config.log)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -369,6 +391,8 @@ mod tests {
             ("--explain-max-waiting", default.explain.max_waiting.to_string()),
             ("--explain-cache-bytes", default.explain.cache_bytes.to_string()),
             ("--log-level", default.log.level.clone()),
+            ("--tracing-sample-ratio", default.tracing.sample_ratio.to_string()),
+            ("--tracing-service-name", default.tracing.service_name.clone()),
             ("--shutdown-grace-ms", default.shutdown.grace_ms.to_string()),
             ("--shutdown-timeout-ms", default.shutdown.timeout_ms.to_string()),
         ] {

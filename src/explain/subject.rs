@@ -17,6 +17,7 @@ use crate::postprocess::{self, Class, Scores};
 use crate::preprocess::{Color, Extent, Frame, Interpolation, Layout, PictureLimits, Preprocessor, Recipe};
 use crate::repository::{GraphModel, Model};
 use crate::scheduler::{Answer, Submission};
+use crate::telemetry::Trace;
 use crate::tensor::{DataType, Tensor};
 
 /// The longer side of the picture that a heatmap is laid over is at most this.
@@ -102,7 +103,12 @@ impl Subject {
         let count = rows.shape()[0];
         let scheduler = self.graph.scheduler();
         let at_once = AT_ONCE + scheduler.options().policy.max_queue_delay;
-        let pending = scheduler.submit(Submission { rows, priority: PRIORITY, deadline: self.deadline })?;
+        let pending = scheduler.submit(Submission {
+            rows,
+            priority: PRIORITY,
+            deadline: self.deadline,
+            trace: Trace::default(),
+        })?;
         let run = async {
             let answer = pending.await?;
             if answer.queue > at_once {

@@ -10,6 +10,7 @@ use super::messages::MessageBytes;
 use crate::error::{Error, Result};
 use crate::inference::RequestContext;
 use crate::net::Draining;
+use crate::telemetry::Trace;
 
 /// The header with the time that the client gives a call.
 const TIMEOUT: &str = "grpc-timeout";
@@ -25,6 +26,8 @@ pub(super) struct Call {
     pub(super) draining: Draining,
     /// What the message that is arriving or being answered holds.
     pub(super) bytes: MessageBytes,
+    /// Where the spans of what the call asks for are put.
+    pub(super) trace: Trace,
 }
 
 impl Call {
@@ -48,7 +51,7 @@ impl Call {
             (Some(timeout), Some(left)) => Some(timeout.min(left)),
             (timeout, left) => timeout.or(left),
         };
-        RequestContext { protocol: "grpc", received, priority, timeout }
+        RequestContext { protocol: "grpc", received, priority, timeout, trace: self.trace.clone() }
     }
 }
 

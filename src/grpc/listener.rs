@@ -16,7 +16,7 @@ use tonic::service::Routes;
 
 use super::GrpcConfig;
 use super::observe::{Observer, observe};
-use crate::net::{self, Acceptor, Draining, Stream};
+use crate::net::{self, Acceptor, Draining, Places, Stream};
 
 /// How much of a call's messages may arrive before it is read.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -43,7 +43,7 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
     http: http2::Builder<TokioExecutor>,
-    limit: Option<usize>,
+    places: Places,
     /// How long a client may be silent that has not said HTTP/2's first word. What keeps the others' time begins after it.
     preface_timeout: Duration,
     routes: Routes,
@@ -65,17 +65,22 @@ impl Connections {
         let silence_ms = config.keep_alive_interval_ms.saturating_add(config.keep_alive_timeout_ms);
         Self {
             http,
-            limit: config.max_connections,
+            places: Places::new(config.max_connections),
             preface_timeout: Duration::from_millis(silence_ms),
             routes: routes.prepare(),
             observer: Arc::new(observer),
         }
     }
 
+    /// The places that its connections take.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
     /// Serves on `listener`, encrypted where there is `tls`, until `stop` completes; then stops accepting, and returns when every
     /// call that was accepted has ended. Dropped before that, it cuts off those that are left.
     pub(super) async fn serve(self, listener: TcpListener, tls: Option<Acceptor>, stop: impl Future<Output = ()>) {
-        net::serve(listener, tls, self.limit, stop, move |stream, peer, draining| {
+        net::serve(listener, tls, self.places.clone(), stop, move |stream, peer, draining| {
             self.clone().serve_connection(stream, peer, draining)
         })
         .await;
@@ -137,6 +142,7 @@ mod tests {
     use crate::auth::{AuthConfig, Keys};
     use crate::grpc::metrics::GrpcMetrics;
     use crate::inference::BodyBytes;
+    use crate::telemetry::Tracing;
 
     /// A service whose every call panics.
     #[derive(Clone)]
@@ -169,6 +175,7 @@ mod tests {
             keys,
             BodyBytes::new(1 << 20),
             &GrpcConfig::default(),
+            Tracing::default(),
         );
         let connections = Connections::new(&GrpcConfig::default(), Routes::new(Panicking), observer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -49,6 +49,11 @@ impl GrpcMetrics {
         Ok(Self { methods: methods.collect(), unmatched: method("unmatched".into(), "unmatched".into()), calls })
     }
 
+    /// Whether there is a method at `path`.
+    pub(super) fn knows(&self, path: &str) -> bool {
+        self.methods.contains_key(path)
+    }
+
     /// Counts one call to `path`.
     pub(super) fn record(&self, path: &str, code: Code, duration: Duration) {
         let method = self.methods.get(path).unwrap_or(&self.unmatched);

@@ -43,7 +43,8 @@ use crate::auth::Keys;
 use crate::error::{Error, Result};
 use crate::explain::Explainer;
 use crate::inference::Inference;
-use crate::net::Acceptor;
+use crate::net::{Acceptor, Places};
+use crate::telemetry::Tracing;
 
 /// The largest question to reflection, which asks for names. These do not count against the server's bound.
 const MAX_REFLECTION_BYTES: usize = 16 << 10;
@@ -63,6 +64,7 @@ impl Grpc {
         config: &GrpcConfig,
         keys: Keys,
         registry: &Registry,
+        tracing: Tracing,
     ) -> Result<Self> {
         // What compresses its messages has them undone before they come here. tonic is told of the encodings so that it can
         // name them to whoever uses another.
@@ -104,9 +106,14 @@ impl Grpc {
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
         ];
-        let observer =
-            Observer::new(GrpcMetrics::register(registry, &described)?, keys, inference.body_bytes().clone(), config);
+        let metrics = GrpcMetrics::register(registry, &described)?;
+        let observer = Observer::new(metrics, keys, inference.body_bytes().clone(), config, tracing);
         Ok(Self(Connections::new(config, routes.routes(), observer)))
+    }
+
+    /// The places that its connections take.
+    pub fn places(&self) -> &Places {
+        self.0.places()
     }
 
     /// Serves on `listener`, encrypted where there is `tls`, until `stop` completes; then stops accepting, ends streams as soon as what they have read is

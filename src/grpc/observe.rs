@@ -1,4 +1,6 @@
-//! What happens to every call: its id, its deadline, its log line and metrics, and the answer to a panic.
+//! What happens to every call: its id, its deadline, its log line, metrics and span, and the answer to a panic.
+
+mod trace;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -29,7 +31,7 @@ use crate::auth::Keys;
 use crate::error::Error;
 use crate::inference::BodyBytes;
 use crate::net::Draining;
-use crate::telemetry::RequestIds;
+use crate::telemetry::{RequestIds, RequestSpan, TRACE_RESPONSE, Tracing};
 
 /// The header that carries a call's id, in both directions.
 const REQUEST_ID: &str = "x-request-id";
@@ -48,13 +50,20 @@ pub(super) struct Observer {
     body_bytes: BodyBytes,
     max_message_bytes: usize,
     message_timeout: Duration,
+    tracing: Tracing,
 }
 
 impl Observer {
-    pub(super) fn new(metrics: GrpcMetrics, keys: Keys, body_bytes: BodyBytes, config: &GrpcConfig) -> Self {
+    pub(super) fn new(
+        metrics: GrpcMetrics,
+        keys: Keys,
+        body_bytes: BodyBytes,
+        config: &GrpcConfig,
+        tracing: Tracing,
+    ) -> Self {
         let message_timeout = Duration::from_millis(config.message_timeout_ms);
         let max_message_bytes = config.max_message_bytes;
-        Self { metrics, ids: RequestIds::new(), keys, body_bytes, max_message_bytes, message_timeout }
+        Self { metrics, ids: RequestIds::new(), keys, body_bytes, max_message_bytes, message_timeout, tracing }
     }
 }
 
@@ -69,6 +78,8 @@ pub(super) async fn observe(
     let received = Instant::now();
     let headers = request.headers_mut();
     let id: Arc<str> = observer.ids.choose(headers.get(REQUEST_ID).map(HeaderValue::as_bytes)).into();
+    let span = observer.span(&request);
+    let trace = span.trace().clone();
     let allowed = auth::check(&observer.keys, request.uri().path(), request.headers());
     let observation = Observation {
         observer,
@@ -77,6 +88,7 @@ pub(super) async fn observe(
         id: Arc::clone(&id),
         received,
         outcome: None,
+        span,
     };
     // Every client of the reference implementations says that it can take gzip. Whether that is worth the time shows in
     // whether it compresses its own messages.
@@ -84,7 +96,7 @@ pub(super) async fn observe(
         request.headers_mut().remove(ACCEPT_ENCODING);
     }
     let bytes = MessageBytes::new(observation.observer.body_bytes.open());
-    let mut call = Call { id: Arc::clone(&id), deadline: None, draining, bytes };
+    let mut call = Call { id: Arc::clone(&id), deadline: None, draining, bytes, trace };
     let response = match allowed.and_then(|()| call::timeout(request.headers())) {
         Ok(timeout) => {
             call.deadline = timeout.and_then(|timeout| received.checked_add(timeout));
@@ -120,6 +132,9 @@ pub(super) async fn observe(
         parts.headers.insert(REQUEST_ID, id);
     }
     let mut body = ObservedBody { inner: body, observation };
+    if let Some(header) = body.observation.span.trace().response_header() {
+        parts.headers.insert(TRACE_RESPONSE, header);
+    }
     // An answer without messages has its status in the head.
     body.observation.see(&mut parts.headers);
     Response::from_parts(parts, Body::new(body))
@@ -151,6 +166,7 @@ struct Observation {
     id: Arc<str>,
     received: Instant,
     outcome: Option<(Code, Option<String>)>,
+    span: RequestSpan,
 }
 
 impl Observation {
@@ -174,9 +190,9 @@ impl Drop for Observation {
             .take()
             .unwrap_or_else(|| (Code::Cancelled, Some("the client left before the answer".to_owned())));
         self.observer.metrics.record(&self.path, code, duration);
+        self.end_span(code);
         // Probes come every few seconds for the life of the server, and say something only when they fail.
-        let is_probe = self.path == HEALTH_CHECK || auth::PROBES.contains(&&*self.path);
-        if code == Code::Ok && is_probe {
+        if code == Code::Ok && is_probe(&self.path) {
             return;
         }
         tracing::debug!(
@@ -187,9 +203,14 @@ impl Drop for Observation {
             duration_ms = duration.as_micros() as f64 / 1e3,
             peer = %self.peer,
             id = &*self.id,
+            trace_id = self.span.trace().id().map(tracing::field::display),
             error,
         );
     }
+}
+
+fn is_probe(path: &str) -> bool {
+    path == HEALTH_CHECK || auth::PROBES.contains(&path)
 }
 
 /// A body whose trailers are seen.

@@ -30,7 +30,8 @@ pub(super) fn message_of(error: &Error, call: &Call) -> String {
     if error.kind() != ErrorKind::Internal {
         return error.message().to_owned();
     }
-    tracing::error!(id = %call.id, error = %error.chain(), "a request failed");
+    let trace_id = call.trace.id().map(tracing::field::display);
+    tracing::error!(id = %call.id, trace_id, error = %error.chain(), "a request failed");
     format!("{error} (request id {})", call.id)
 }
 

@@ -50,8 +50,18 @@ where
 {
     let (end, ended) = oneshot::channel();
     let stream_call = call.clone();
-    let tasks = read(requests, ending(call), end)
-        .map(move |request| Task(tokio::spawn(answer(stream_call.of_message(), request))));
+    let tasks = read(requests, ending(call), end).map(move |request| {
+        let mut call = stream_call.of_message();
+        // So that it shows which picture was decoded for which request.
+        let span = stream_call.trace.child("message");
+        call.trace = span.trace().clone();
+        let answer = answer(call, request);
+        Task(tokio::spawn(async move {
+            let answer = answer.await;
+            drop(span);
+            answer
+        }))
+    });
     let answers: Answers<A> = match order {
         Order::Requests => Box::pin(tasks.buffered(MAX_IN_FLIGHT)),
         Order::Completion => Box::pin(tasks.buffer_unordered(MAX_IN_FLIGHT)),

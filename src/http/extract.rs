@@ -18,6 +18,7 @@ use super::error::HttpError;
 use super::{App, HttpConfig};
 use crate::error::{Error, Result};
 use crate::inference::{HeldBytes, RequestContext, parse_version};
+use crate::telemetry::Trace;
 
 /// A request's whole body, decompressed, and when it was complete.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Payload {
     pub(super) bytes: Bytes,
     /// The request's arrival: deadlines count from here, so that a slow upload does not use up the time to answer it.
     pub(super) received: Instant,
+    /// The request's, which the middleware began.
+    trace: Trace,
     /// Counts the bytes as long as the request is not answered. Handlers keep it, and move only the bytes on.
     _held: HeldBytes,
 }
@@ -32,7 +35,8 @@ pub(super) struct Payload {
 impl Payload {
     /// The context of a request that came with this body, with the model's default priority and timeout.
     pub(super) fn context(&self) -> RequestContext {
-        RequestContext { protocol: "http", received: self.received, priority: None, timeout: None }
+        let trace = self.trace.clone();
+        RequestContext { protocol: "http", received: self.received, priority: None, timeout: None, trace }
     }
 }
 
@@ -61,7 +65,8 @@ impl FromRequest<Arc<App>> for Payload {
             tokio::time::timeout(limits.deadline, read_body(body, declared, limits, &mut held)).await.unwrap_or_else(
                 |_| Err(Error::invalid(format!("the body took longer than {} ms", limits.deadline.as_millis()))),
             )?;
-        Ok(Self { bytes, received: Instant::now(), _held: held })
+        let trace = parts.extensions.get::<Trace>().cloned().unwrap_or_default();
+        Ok(Self { bytes, received: Instant::now(), trace, _held: held })
     }
 }
 

@@ -20,24 +20,27 @@ use tower::Service;
 
 use super::HttpConfig;
 use super::lingering::Lingering;
-use crate::net::{self, Acceptor, Draining, Stream};
+use crate::net::{self, Acceptor, Draining, Places, Stream};
 
 /// How long a connection without a request in progress is kept once draining has begun: time for an answer to be written and
 /// for a head that is on its way. A head that only trickles in must not hold up the end.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a listener treats its connections.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ConnectionOptions {
     /// How long a connection may go without a complete request head, idle or not.
     pub idle_timeout: Duration,
-    /// How many connections may be open at once; further ones wait in the kernel's backlog.
-    pub max_connections: Option<usize>,
+    /// What the open ones take; further ones wait in the kernel's backlog.
+    pub places: Places,
 }
 
 impl From<&HttpConfig> for ConnectionOptions {
     fn from(config: &HttpConfig) -> Self {
-        Self { idle_timeout: Duration::from_millis(config.idle_timeout_ms), max_connections: config.max_connections }
+        Self {
+            idle_timeout: Duration::from_millis(config.idle_timeout_ms),
+            places: Places::new(config.max_connections),
+        }
     }
 }
 
@@ -51,8 +54,9 @@ pub async fn serve(
     options: ConnectionOptions,
     stop: impl Future<Output = ()>,
 ) {
-    net::serve(listener, tls, options.max_connections, stop, move |stream, peer, draining| {
-        serve_connection(stream, peer, router.clone(), options.idle_timeout, draining)
+    let ConnectionOptions { idle_timeout, places } = options;
+    net::serve(listener, tls, places, stop, move |stream, peer, draining| {
+        serve_connection(stream, peer, router.clone(), idle_timeout, draining)
     })
     .await;
 }

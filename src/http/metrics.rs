@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use prometheus::{HistogramVec, IntCounterVec, Registry, TEXT_FORMAT, TextEncoder};
+use prometheus::{HistogramVec, IntCounterVec, Registry};
 
 use super::error::{HttpResult, method_not_allowed, no_such_path};
 use super::openapi::{Operation, Tag};
 use super::routes::Routes;
 use super::v2;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::inference::Inference;
-use crate::telemetry::request_metrics;
+use crate::telemetry::{Exposition, request_metrics};
 
 /// Request counts and durations by method, route and status.
 #[derive(Debug, Clone)]
@@ -46,10 +46,10 @@ impl HttpMetrics {
     }
 }
 
-/// The router of the metrics listener: `GET /metrics` in Prometheus' text format, and the health probes, for those who ask
+/// The router of the metrics listener: `GET /metrics` in Prometheus' text format or OpenMetrics', and the health probes, for those who ask
 /// and have no certificate where one is needed elsewhere.
-pub fn metrics_router(inference: Inference, registry: Registry) -> Router {
-    routes(registry)
+pub fn metrics_router(inference: Inference, exposition: Exposition) -> Router {
+    routes(exposition)
         .merge(v2::probes())
         .into_router()
         .with_state(inference)
@@ -58,22 +58,22 @@ pub fn metrics_router(inference: Inference, registry: Registry) -> Router {
 }
 
 /// `GET /metrics`.
-pub(super) fn routes<S: Clone + Send + Sync + 'static>(registry: Registry) -> Routes<S> {
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(exposition: Exposition) -> Routes<S> {
     let operation = Operation::new("metrics", Tag::Health, "Every metric in Prometheus' text format")
-        .description("Also on a port of its own.")
-        .answers_bytes("The metrics.", "text/plain");
-    Routes::new().get("/metrics", async move || expose(&registry), operation)
+        .description("Also on a port of its own. OpenMetrics, which has exemplars, for clients that prefer it.")
+        .answers_bytes("The metrics.", "text/plain")
+        .answers_bytes("The metrics.", "application/openmetrics-text");
+    Routes::new().get("/metrics", async move |headers: HeaderMap| expose(&exposition, &headers), operation)
 }
 
-fn expose(registry: &Registry) -> HttpResult<Response> {
-    let text = TextEncoder::new()
-        .encode_to_string(&registry.gather())
-        .map_err(|error| Error::internal("the metrics could not be written").with_source(error))?;
-    Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
+fn expose(exposition: &Exposition, headers: &HeaderMap) -> HttpResult<Response> {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let (media_type, text) = exposition.text(accept)?;
+    Ok(([(header::CONTENT_TYPE, media_type), (header::VARY, "accept")], text).into_response())
 }
 
 /// A method is whatever token a client sends, so only the known ones become labels.
-fn method_label(method: &Method) -> &'static str {
+pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -93,6 +93,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::telemetry::Exemplars;
 
     #[tokio::test]
     async fn what_is_recorded_is_exposed() {
@@ -105,7 +106,7 @@ mod tests {
             StatusCode::METHOD_NOT_ALLOWED,
             Duration::ZERO,
         );
-        let router = routes(registry).into_router();
+        let router = routes(Exposition::new(registry, Exemplars::default())).into_router();
 
         let response = router.oneshot(Request::get("/metrics").body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.headers()[header::CONTENT_TYPE], "text/plain; version=0.0.4");

@@ -1,5 +1,7 @@
 //! What happens to every request: its id, its log lines and metrics, CORS, and compression both ways.
 
+mod trace;
+
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,10 +25,13 @@ use tracing::Instrument;
 use super::error::{HttpError, error_response};
 use super::metrics::HttpMetrics;
 use crate::error::{Error, ErrorKind, Result};
-use crate::telemetry::RequestIds;
+use crate::telemetry::{RequestIds, RequestSpan, TRACE_RESPONSE, Tracing};
 
 /// The header that carries a request's id, in both directions.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The header that tells the client which trace its request is in.
+const TRACE: HeaderName = HeaderName::from_static(TRACE_RESPONSE);
 
 /// Answers smaller than this are sent as they are: compressing them costs more than their few packets.
 const MIN_COMPRESSED_BYTES: u64 = 1024;
@@ -107,20 +112,29 @@ pub(super) fn cors(origins: &[String]) -> Result<Option<CorsLayer>> {
 pub(super) struct Observer {
     metrics: HttpMetrics,
     ids: RequestIds,
+    tracing: Tracing,
+    /// The hosting platform's probe.
+    health_route: Option<String>,
 }
 
 impl Observer {
-    pub(super) fn new(metrics: HttpMetrics) -> Arc<Self> {
-        Arc::new(Self { metrics, ids: RequestIds::new() })
+    pub(super) fn new(metrics: HttpMetrics, tracing: Tracing, health_route: Option<String>) -> Arc<Self> {
+        Arc::new(Self { metrics, ids: RequestIds::new(), tracing, health_route })
     }
 }
 
 /// Gives the request its id, counts and logs it, and turns a panic into an answer.
-async fn observe(State(observer): State<Arc<Observer>>, request: Request, next: Next) -> Response {
+async fn observe(State(observer): State<Arc<Observer>>, mut request: Request, next: Next) -> Response {
     let id_text = observer.ids.choose(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
     let id = HeaderValue::from_str(&id_text).expect("a request id is visible ASCII");
-    let mut observation = Observation::new(&observer.metrics, &request, &id_text);
-    let span = tracing::error_span!("request", id = %id_text);
+    let traced = observer.span(&request);
+    let trace = traced.trace().clone();
+    let mut observation = Observation::new(&observer.metrics, &request, &id_text, traced);
+    let span = tracing::error_span!("request", id = %id_text, trace_id = trace.id().map(tracing::field::display));
+    let trace_header = trace.response_header();
+    if trace_header.is_some() {
+        request.extensions_mut().insert(trace);
+    }
 
     let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
     let mut response = outcome.unwrap_or_else(|panic| {
@@ -137,6 +151,9 @@ async fn observe(State(observer): State<Arc<Observer>>, request: Request, next: 
     }
     observation.finish(&response, error.as_ref());
     response.headers_mut().insert(REQUEST_ID, id);
+    if let Some(header) = trace_header {
+        response.headers_mut().insert(TRACE, header);
+    }
     response
 }
 
@@ -152,10 +169,11 @@ struct Observation<'a> {
     request_bytes: Option<u64>,
     is_probe: bool,
     finished: bool,
+    span: RequestSpan,
 }
 
 impl<'a> Observation<'a> {
-    fn new(metrics: &'a HttpMetrics, request: &Request, request_id: &'a str) -> Self {
+    fn new(metrics: &'a HttpMetrics, request: &Request, request_id: &'a str, span: RequestSpan) -> Self {
         let extensions = request.extensions();
         Self {
             metrics,
@@ -171,6 +189,7 @@ impl<'a> Observation<'a> {
                 .and_then(|value| value.to_str().ok()?.parse().ok()),
             is_probe: false,
             finished: false,
+            span,
         }
     }
 
@@ -180,10 +199,11 @@ impl<'a> Observation<'a> {
         self.record(response.status(), error.map(Error::message));
     }
 
-    fn record(&self, status: StatusCode, error: Option<&str>) {
+    fn record(&mut self, status: StatusCode, error: Option<&str>) {
         let duration = self.started.elapsed();
         let route = self.route.as_ref().map_or("unmatched", MatchedPath::as_str);
         self.metrics.record(&self.method, route, status, duration);
+        self.end_span(status);
         if self.is_probe && status.is_success() {
             return;
         }
@@ -196,6 +216,7 @@ impl<'a> Observation<'a> {
             request_bytes = self.request_bytes,
             peer = self.peer.map(tracing::field::display),
             id = self.request_id,
+            trace_id = self.span.trace().id().map(tracing::field::display),
             error,
         );
     }

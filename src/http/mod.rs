@@ -8,6 +8,7 @@ mod architecture;
 mod auth;
 mod classify;
 mod config;
+mod debug;
 mod error;
 mod explain;
 mod extract;
@@ -29,9 +30,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use prometheus::Registry;
 
 pub use config::HttpConfig;
+pub use debug::ServerFacts;
 pub use listener::{ConnectionOptions, serve};
 pub use metrics::{HttpMetrics, metrics_router};
 
@@ -40,6 +41,7 @@ use crate::auth::{Keys, Right};
 use crate::error::Result;
 use crate::explain::Explainer;
 use crate::inference::Inference;
+use crate::telemetry::{Metrics, Tracing};
 
 /// What every handler may use.
 #[derive(Debug)]
@@ -47,6 +49,7 @@ struct App {
     inference: Inference,
     explainer: Explainer,
     config: HttpConfig,
+    facts: ServerFacts,
 }
 
 impl FromRef<Arc<App>> for Inference {
@@ -57,28 +60,40 @@ impl FromRef<Arc<App>> for Inference {
 
 type AppState = axum::extract::State<Arc<App>>;
 
-/// The router of the public listener, with its middleware, for those who have one of `keys`. Its request metrics are
-/// registered with `registry`.
+/// What the public listener's router is made of, beside its configuration.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// What answers requests.
+    pub inference: Inference,
+    /// What explains the answers.
+    pub explainer: Explainer,
+    /// Who may ask.
+    pub keys: &'a Keys,
+    /// Where its request metrics are registered, and all that it shows of metrics.
+    pub metrics: &'a Metrics,
+    /// What traces requests.
+    pub tracing: Tracing,
+    /// What operators may see of the server.
+    pub facts: ServerFacts,
+}
+
+/// The router of the public listener, with its middleware.
 ///
 /// # Errors
-/// `InvalidArgument` for a CORS origin that is not one, `Internal` when `registry` already holds metrics of these names.
-pub fn router(
-    inference: Inference,
-    explainer: Explainer,
-    config: HttpConfig,
-    keys: &Keys,
-    registry: &Registry,
-) -> Result<Router> {
-    let observer = middleware::Observer::new(HttpMetrics::register(registry)?);
+/// `InvalidArgument` for a CORS origin that is not one, `Internal` when the registry already holds metrics of these names.
+pub fn router(config: HttpConfig, parts: Parts<'_>) -> Result<Router> {
+    let Parts { inference, explainer, keys, metrics, tracing, facts } = parts;
+    let requests = HttpMetrics::register(metrics.registry())?;
+    let observer = middleware::Observer::new(requests, tracing, config.health_route.clone());
     let cors = middleware::cors(&config.cors_origins)?;
     let platform = platform_routes(&config, keys);
-    let app = Arc::new(App { inference, explainer, config });
+    let app = Arc::new(App { inference, explainer, config, facts });
     let mut routes = Routes::new()
         .post("/invocations", hosting::invoke, hosting::operation())
         .post("/v1/classify", classify::default_model, classify::default_operation())
         .get("/v1/models", models::list, models::list_operation())
         .get("/v1/models/{model}", models::show, models::operation())
-        .merge(metrics::routes(registry.clone()))
+        .merge(metrics::routes(metrics.exposition()))
         .merge(v2::routes());
     for model in ["/v1/models/{model}", "/v1/models/{model}/versions/{version}"] {
         routes = routes
@@ -91,7 +106,7 @@ pub fn router(
             .post(&format!("{model}/exciting"), explain::exciting, explain::exciting_operation());
     }
     let routes = auth::protect(routes, keys, Right::Infer)
-        .merge(auth::protect(v2::administration(), keys, Right::Admin))
+        .merge(auth::protect(v2::administration().merge(debug::routes()), keys, Right::Admin))
         .merge(v2::probes())
         .get("/ping", v2::ready, v2::ready_operation("ping"))
         .with_document(&platform)

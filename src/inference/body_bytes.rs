@@ -32,6 +32,11 @@ impl BodyBytes {
         Self { limit, held: Arc::default() }
     }
 
+    /// The bound itself.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// What a request holds before its body comes: nothing.
     pub fn open(&self) -> HeldBytes {
         HeldBytes { all: self.clone(), bytes: 0 }

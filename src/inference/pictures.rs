@@ -12,6 +12,7 @@ use super::request::Admission;
 use crate::error::{Error, Result};
 use crate::preprocess::{PictureLimits, Preprocessor};
 use crate::scheduler::Preparation;
+use crate::telemetry::Attribute;
 use crate::tensor::Tensor;
 
 /// The bounded place where pictures are decoded.
@@ -85,13 +86,16 @@ impl Pictures {
         let preprocessor = Arc::clone(preprocessor);
         let limits = self.limits.clone();
         let decode_seconds = model.metrics().decode_seconds.clone();
+        let trace = admission.context().trace.clone();
         // Dropped by the thread, which goes on when nobody waits for the picture any more.
         let decoding = waiting.begin();
         let decoding = tokio::task::spawn_blocking(move || {
             let _thread = thread;
             let started = Instant::now();
-            let row = preprocessor.tensor(&picture, &limits)?;
+            let row = preprocessor.tensor(&picture, &limits);
             let took = started.elapsed();
+            trace.part("decode", (started, started + took), || decoded(&picture, &row));
+            let row = row?;
             decode_seconds.observe(took.as_secs_f64());
             decoding.backlog.observe(took);
             Ok((row, took))
@@ -100,6 +104,15 @@ impl Pictures {
             Err(Error::internal("the picture could not be decoded").with_source(failure.to_string()))
         })
     }
+}
+
+/// What the span of a decoded picture says.
+fn decoded(picture: &Bytes, row: &Result<Tensor>) -> Vec<Attribute> {
+    let mut attributes = vec![Attribute::new("convoy.picture.bytes", picture.len() as i64)];
+    if let Err(error) = row {
+        attributes.push(Attribute::new("error.type", error.kind().as_str()));
+    }
+    attributes
 }
 
 impl Backlog {

@@ -11,7 +11,7 @@ use crate::postprocess::Class;
 use crate::preprocess::PictureLimits;
 use crate::repository::{GraphModel, Member, Model};
 use crate::scheduler::{Demand, Permit, Preparation};
-use crate::telemetry::Outcome;
+use crate::telemetry::{Outcome, Trace};
 use crate::tensor::Tensor;
 
 /// The `[limits]` table: sizes over which a request is refused. Each is checked before memory of that size is taken.
@@ -65,12 +65,14 @@ pub struct RequestContext {
     pub priority: Option<u32>,
     /// The time from `received` after which the answer is of no use; `None` takes the model's default, zero means none.
     pub timeout: Option<Duration>,
+    /// Where its spans are put; empty where nothing is traced.
+    pub trace: Trace,
 }
 
 impl RequestContext {
     /// A request that has just arrived and takes the model's defaults.
     pub fn new(protocol: &'static str) -> Self {
-        Self { protocol, received: Instant::now(), priority: None, timeout: None }
+        Self { protocol, received: Instant::now(), priority: None, timeout: None, trace: Trace::default() }
     }
 
     pub(super) fn deadline(&self, model: &Model) -> Option<Instant> {
@@ -128,6 +130,10 @@ impl Admission {
     /// Takes a place for one row in every graph that the model runs, or none. With `check_deadline`, the context says all that
     /// there is to know of the request's deadline.
     pub(super) fn new(model: Arc<Model>, context: RequestContext, check_deadline: bool) -> Result<Self> {
+        if context.trace.is_recorded() {
+            context.trace.set("convoy.model.name", model.name().to_owned());
+            context.trace.set("convoy.model.version", model.version().to_string());
+        }
         let demand = |member: &Member| Demand {
             // What a request of a model that keeps answers needs is known when it has been looked up.
             rows: usize::from(member.graph.cache().is_none()),
@@ -144,7 +150,7 @@ impl Admission {
         match parts {
             Ok(parts) => Ok(Self { model, context, parts, answered: false }),
             Err(error) => {
-                model.record_request(context.protocol, Outcome::Rejected, context.received.elapsed());
+                model.record_request(context.protocol, Outcome::Rejected, context.received.elapsed(), &context.trace);
                 Err(error)
             }
         }
@@ -212,7 +218,7 @@ impl Admission {
     fn count(&mut self, outcome: Outcome) {
         self.answered = true;
         let took = self.context.received.elapsed();
-        self.model.record_request(self.context.protocol, outcome, took);
+        self.model.record_request(self.context.protocol, outcome, took, &self.context.trace);
     }
 }
 

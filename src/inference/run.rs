@@ -62,7 +62,7 @@ pub(super) async fn entry(admission: &Admission, part: &Part, rows: Tensor) -> R
     let context = admission.context();
     let model = admission.model();
     let deadline = context.deadline(model);
-    let submission = Submission { rows, priority: context.priority(model), deadline };
+    let submission = Submission { rows, priority: context.priority(model), deadline, trace: context.trace.clone() };
     let answer = part.graph().scheduler().submit(submission)?;
     let answer = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline.into(), answer)

@@ -20,7 +20,7 @@ use super::{labels, layout};
 use crate::error::{Error, Result};
 use crate::postprocess::Scores;
 use crate::scheduler::statistics::{Recorder, Statistics};
-use crate::telemetry::{Metrics, ModelMetrics, Outcome};
+use crate::telemetry::{Metrics, ModelMetrics, Outcome, Trace};
 use crate::tensor::{DataType, TensorSpec};
 
 /// An ensemble, put together out of members that are ready.
@@ -297,8 +297,8 @@ impl Ensemble {
 }
 
 impl Requests {
-    pub(super) fn record(&self, protocol: &str, outcome: Outcome, took: Duration) {
-        self.metrics.record_request(protocol, outcome, took);
+    pub(super) fn record(&self, protocol: &str, outcome: Outcome, took: Duration, trace: &Trace) {
+        self.metrics.record_request(protocol, outcome, took, trace);
         self.recorder.record_request(outcome == Outcome::Success, took);
     }
 

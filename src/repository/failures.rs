@@ -11,6 +11,7 @@ use super::served::{Served, Serving};
 use super::{GraphModel, Kind, Model, Repository};
 use crate::error::{Error, ErrorKind, Result};
 use crate::scheduler::{Scheduler, Submission};
+use crate::telemetry::Trace;
 use crate::tensor::Tensor;
 
 /// After how many failures in a row a model is tried.
@@ -62,7 +63,8 @@ impl Repository {
 
 /// Why a run of `input` fails, if it does.
 async fn try_out(scheduler: &Scheduler, input: Tensor) -> Option<Error> {
-    let answer = scheduler.submit(Submission { rows: input, priority: 1, deadline: None }).ok()?;
+    let answer =
+        scheduler.submit(Submission { rows: input, priority: 1, deadline: None, trace: Trace::default() }).ok()?;
     answer.await.err().filter(|error| error.kind() == ErrorKind::Internal)
 }
 

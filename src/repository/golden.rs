@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::postprocess;
 use crate::preprocess::PictureLimits;
 use crate::scheduler::Submission;
+use crate::telemetry::Trace;
 use crate::tensor::Tensor;
 
 /// Classifies the golden picture in `folder` as any picture is: decoded and prepared by the model's recipe, and run by one of
@@ -60,7 +61,8 @@ fn run(model: &Model, graph: &GraphModel, input: &Tensor) -> Result<Vec<f32>> {
     for start in (0..crops).step_by(largest) {
         let rows = input.rows(start, largest.min(crops - start));
         let priority = model.config().batching.default_priority;
-        let answer = graph.scheduler().submit(Submission { rows, priority, deadline: None })?.wait()?;
+        let answer =
+            graph.scheduler().submit(Submission { rows, priority, deadline: None, trace: Trace::default() })?.wait()?;
         let rows = &answer.outputs[output.index];
         for row in 0..rows.shape()[0] {
             let values = rows.rows(row, 1);

@@ -175,6 +175,11 @@ impl Repository {
         served.filter_map(|(_, serving)| serving.served.model(&models).ok()).collect()
     }
 
+    /// The kept answers of its models, where any are kept.
+    pub fn response_cache(&self) -> Option<&ResponseCache> {
+        self.response_cache.as_ref()
+    }
+
     /// What models are loaded into.
     fn host(&self) -> Host<'_> {
         Host {

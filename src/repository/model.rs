@@ -23,7 +23,7 @@ use crate::response_cache::ResponseCache;
 use crate::scheduler::device::Devices;
 use crate::scheduler::statistics::Statistics;
 use crate::scheduler::{Instance, Scheduler};
-use crate::telemetry::{Metrics, ModelMetrics, Outcome};
+use crate::telemetry::{Metrics, ModelMetrics, Outcome, Trace};
 use crate::tensor::{Tensor, TensorSpec};
 
 /// What models are loaded into.
@@ -288,10 +288,10 @@ impl Model {
     }
 
     /// Counts a request that ended after `took`, in the statistics and the metrics alike.
-    pub fn record_request(&self, protocol: &str, outcome: Outcome, took: Duration) {
+    pub fn record_request(&self, protocol: &str, outcome: Outcome, took: Duration, trace: &Trace) {
         match &self.kind {
-            Kind::Graph(graph) => graph.scheduler.record_request(protocol, outcome, took),
-            Kind::Ensemble(ensemble) => ensemble.requests().record(protocol, outcome, took),
+            Kind::Graph(graph) => graph.scheduler.record_request(protocol, outcome, took, trace),
+            Kind::Ensemble(ensemble) => ensemble.requests().record(protocol, outcome, took, trace),
         }
     }
 

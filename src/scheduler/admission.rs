@@ -130,6 +130,12 @@ impl Admission {
         &self.times
     }
 
+    /// How many rows and bytes are admitted, and how many may be.
+    pub(super) fn load(&self) -> [(usize, usize); 2] {
+        let book = self.lock();
+        [(book.rows, self.places), (book.bytes, self.options.queue_bytes)]
+    }
+
     /// Learns from a request that should have taken `expected` and took `took`.
     pub(super) fn observe(&self, expected: Duration, took: Duration) {
         self.lock().calibration.observe(expected, took);

@@ -109,6 +109,11 @@ impl<T> Batcher<T> {
         expired.into_iter().filter_map(|order| self.remove(Key(order))).collect()
     }
 
+    /// How many rows wait.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// When there is a batch to take.
     pub fn due(&self, now: Instant) -> Due {
         let Some(oldest) = self.oldest() else { return Due::Never };

@@ -11,7 +11,7 @@ use super::worker::{Work, work};
 use super::{Answer, Entry, Shared};
 use crate::engine::Session;
 use crate::error::{Error, Result};
-use crate::telemetry::BatchTimes;
+use crate::telemetry::{BatchFacts, BatchTimes, TracedEntry, record_batch};
 use crate::tensor::Tensor;
 
 /// What runs batches: a session, or in tests something simpler.
@@ -29,10 +29,10 @@ impl Backend for Session {
     }
 }
 
-/// The thread's body: until the queue is closed and empty.
-pub(super) fn run(shared: &Shared, share: &Share, mut backend: Box<dyn Backend>) {
+/// The thread's body: until the queue is closed and empty. `index` tells the model's instances apart.
+pub(super) fn run(shared: &Shared, index: usize, share: &Share, mut backend: Box<dyn Backend>) {
     loop {
-        let mut instance = Instance { shared, backend: &mut *backend };
+        let mut instance = Instance { shared, index, backend: &mut *backend };
         // A backend's panic is caught where it runs. This catches all others: their batch's entries are dropped, which answers
         // them, and a new instance takes the backend over.
         match catch_unwind(AssertUnwindSafe(|| work(&shared.queue, share, &mut instance))) {
@@ -41,6 +41,7 @@ pub(super) fn run(shared: &Shared, share: &Share, mut backend: Box<dyn Backend>)
                 shared.metrics.instance_panics.inc();
                 shared.failures.fetch_add(1, Ordering::Relaxed);
                 error!("an instance panicked and is replaced");
+                shared.note_failure("an instance panicked and was replaced".to_owned());
             }
         }
     }
@@ -48,6 +49,7 @@ pub(super) fn run(shared: &Shared, share: &Share, mut backend: Box<dyn Backend>)
 
 struct Instance<'a> {
     shared: &'a Shared,
+    index: usize,
     backend: &'a mut dyn Backend,
 }
 
@@ -56,7 +58,7 @@ impl Work<Entry> for Instance<'_> {
         self.shared.show_left(&batch);
         self.shared.admission.times().observe_turn(waited);
         let started = Instant::now();
-        self.run_entries(batch, started);
+        self.run_entries(batch, started, false);
         started.elapsed()
     }
 
@@ -71,9 +73,12 @@ impl Work<Entry> for Instance<'_> {
 
 impl Instance<'_> {
     /// Runs the entries as one batch; if that fails, each alone, so that one bad row cannot fail its neighbours.
-    fn run_entries(&mut self, entries: Vec<Entry>, started: Instant) {
+    fn run_entries(&mut self, entries: Vec<Entry>, started: Instant, is_retry: bool) {
         let parts: Vec<Tensor> = entries.iter().map(|entry| entry.rows.clone()).collect();
-        match self.run_once(&parts) {
+        let taken = if is_retry { Instant::now() } else { started };
+        let result = self.run_once(&parts);
+        self.trace(&entries, taken, &result, is_retry);
+        match result {
             Ok((outputs, times)) => {
                 self.shared.failures.store(0, Ordering::Relaxed);
                 self.answer(entries, &outputs, times, started);
@@ -83,12 +88,13 @@ impl Instance<'_> {
                 self.shared.failures.fetch_add(1, Ordering::Relaxed);
                 for entry in entries {
                     error!(cause = failure.chain(), "a run failed");
+                    self.shared.note_failure(failure.chain());
                     drop(entry.answer.send(Err(failure.clone())));
                 }
             }
             Err(_) => {
                 for entry in entries {
-                    self.run_entries(vec![entry], started);
+                    self.run_entries(vec![entry], started, true);
                 }
             }
         }
@@ -112,6 +118,32 @@ impl Instance<'_> {
         self.shared.admission.count_run(rows);
         self.shared.admission.times().observe(run_rows, times.input + times.infer + times.output);
         Ok((outputs, times))
+    }
+
+    /// Records the batch, which was taken, or taken up again, at `taken`, where any of its entries is traced.
+    fn trace(&self, entries: &[Entry], taken: Instant, result: &Result<(Vec<Tensor>, BatchTimes)>, is_retry: bool) {
+        if !entries.iter().any(|entry| entry.trace.is_recorded()) {
+            return;
+        }
+        let rows = entries.iter().map(|entry| entry.rows.shape()[0]).sum();
+        let (input, took) =
+            result.as_ref().map_or((Duration::ZERO, taken.elapsed()), |(_, times)| (times.input, times.infer));
+        let facts = BatchFacts {
+            model: self.shared.metrics.labels(),
+            instance: self.index,
+            rows,
+            run_rows: self.shared.options.run_rows(rows),
+            taken,
+            began: taken + input,
+            took,
+            result: result.as_ref().map(drop).map_err(Error::message),
+        };
+        let traced = entries.iter().map(|entry| TracedEntry {
+            trace: &entry.trace,
+            arrived: Some(entry.arrived).filter(|_| !is_retry),
+            rows: entry.rows.shape()[0],
+        });
+        record_batch(traced, &facts);
     }
 
     fn answer(&self, entries: Vec<Entry>, outputs: &[Tensor], times: BatchTimes, started: Instant) {

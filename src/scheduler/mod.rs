@@ -9,6 +9,7 @@ pub mod device;
 mod instance;
 mod queue;
 mod service_times;
+mod snapshot;
 pub mod statistics;
 mod sync;
 #[cfg(test)]
@@ -31,9 +32,10 @@ use self::device::{Device, Share};
 pub use self::instance::Backend;
 use self::queue::Queue;
 use self::service_times::ServiceTimes;
+pub use self::snapshot::{Failure, Snapshot};
 use self::statistics::{Recorder, Statistics};
 use crate::error::{Error, Result};
-use crate::telemetry::{BatchTimes, ModelMetrics, Outcome};
+use crate::telemetry::{BatchTimes, ModelMetrics, Outcome, Trace};
 use crate::tensor::Tensor;
 
 /// The bounds and rules of one model's queue.
@@ -77,6 +79,8 @@ pub struct Submission {
     pub priority: u32,
     /// After this the answer is of no use.
     pub deadline: Option<Instant>,
+    /// Where the times of its waiting and its run are recorded.
+    pub trace: Trace,
 }
 
 /// What an instance answers an entry.
@@ -118,12 +122,14 @@ struct Shared {
     metrics: ModelMetrics,
     /// Entries that failed alone since one was answered.
     failures: AtomicU32,
+    last_failure: Mutex<Option<Failure>>,
 }
 
 #[derive(Debug)]
 struct Entry {
     rows: Tensor,
     arrived: Instant,
+    trace: Trace,
     answer: oneshot::Sender<Result<Answer>>,
 }
 
@@ -151,6 +157,7 @@ impl Scheduler {
             recorder: Recorder::default(),
             metrics,
             failures: AtomicU32::new(0),
+            last_failure: Mutex::default(),
         });
         let scheduler = Self {
             shared: Arc::clone(&shared),
@@ -162,7 +169,7 @@ impl Scheduler {
             let backend = Box::new(instance.backend);
             let thread = std::thread::Builder::new()
                 .name(format!("{name}#{index}"))
-                .spawn(move || instance::run(&shared, &share, backend))
+                .spawn(move || instance::run(&shared, index, &share, backend))
                 .map_err(|error| Error::internal("a thread for an instance cannot be started").with_source(error))?;
             scheduler.instances.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
@@ -197,7 +204,8 @@ impl Scheduler {
         };
         // Counted before it can be taken out again.
         self.shared.show_depth(rows as i64);
-        match self.shared.queue.push(ticket, Entry { rows: submission.rows, arrived, answer: sender }) {
+        let entry = Entry { rows: submission.rows, arrived, trace: submission.trace, answer: sender };
+        match self.shared.queue.push(ticket, entry) {
             Ok(key) => Ok(Pending { answer, key, shared: Arc::clone(&self.shared) }),
             Err(queue::Closed) => {
                 self.shared.show_depth(-(rows as i64));
@@ -222,8 +230,8 @@ impl Scheduler {
     }
 
     /// Counts a request that ended after `took`, in the statistics and the metrics alike.
-    pub fn record_request(&self, protocol: &str, outcome: Outcome, took: Duration) {
-        self.shared.metrics.record_request(protocol, outcome, took);
+    pub fn record_request(&self, protocol: &str, outcome: Outcome, took: Duration, trace: &Trace) {
+        self.shared.metrics.record_request(protocol, outcome, took, trace);
         self.shared.recorder.record_request(outcome == Outcome::Success, took);
     }
 

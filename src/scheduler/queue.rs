@@ -91,6 +91,12 @@ impl<T> Queue<T> {
         self.lock().is_due(Instant::now())
     }
 
+    /// How many rows wait, and how many instances run no batch.
+    pub(super) fn load(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.batcher.rows(), state.idle)
+    }
+
     /// Has another instance look, since the one that was woken cannot take anything yet.
     pub(super) fn pass_on(&self) {
         self.wake.notify_one();

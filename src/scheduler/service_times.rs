@@ -65,6 +65,12 @@ impl ServiceTimes {
         Duration::from_nanos(one_by_one.map_or(ns, |limit| ns.min(limit)) as u64)
     }
 
+    /// The sizes that have been measured, with their averages.
+    pub(super) fn measured(&self) -> Vec<(usize, Duration)> {
+        let times = self.ns.iter().map(|ns| Duration::from_nanos(ns.load(Ordering::Relaxed)));
+        (1..).zip(times).filter(|(_, took)| !took.is_zero()).collect()
+    }
+
     /// What a batch waits for other models' runs.
     pub(super) fn turn(&self) -> Duration {
         Duration::from_nanos(self.turn_ns.load(Ordering::Relaxed))

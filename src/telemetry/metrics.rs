@@ -3,18 +3,25 @@
 //! The doc comments here and the help texts that Prometheus shows are the same sentences. HTTP's own metrics are registered
 //! by the HTTP module on the same registry.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::cache_metrics::{CacheMetrics, ModelCacheMetrics};
-use super::families::{BATCH_BUCKETS, MODEL, counter, float_gauge, gauge, histogram, micros, seconds};
+use super::exemplars::{Exemplar, Exemplars};
+use super::exposition::Exposition;
+use super::families::{BATCH_BUCKETS, MODEL, SECONDS_BUCKETS, counter, float_gauge, gauge, histogram, micros, seconds};
 use super::outcome::{Outcome, Refusal};
+use super::trace::Trace;
+
+/// The histogram whose buckets have traces that stand for them.
+const REQUEST_SECONDS: &str = "convoy_request_seconds";
 
 /// Every inference metric, by model and version. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
+    exemplars: Exemplars,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     decode_seconds: HistogramVec,
@@ -94,6 +101,7 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         Self {
+            exemplars: Exemplars::default(),
             requests: counter(
                 r,
                 "convoy_requests_total",
@@ -102,7 +110,7 @@ impl Metrics {
             ),
             request_seconds: seconds(
                 r,
-                "convoy_request_seconds",
+                REQUEST_SECONDS,
                 "From a request's arrival to its answer",
                 &["model", "version", "protocol"],
             ),
@@ -196,6 +204,11 @@ impl Metrics {
         &self.registry
     }
 
+    /// Everything on the registry as clients read it.
+    pub fn exposition(&self) -> Exposition {
+        Exposition::new(self.registry.clone(), self.exemplars.clone())
+    }
+
     /// The metrics of one model version.
     pub fn model(&self, model: &str, version: u64) -> ModelMetrics {
         let version = version.to_string();
@@ -275,8 +288,13 @@ impl Default for Metrics {
 }
 
 impl ModelMetrics {
-    /// Counts a request and how it ended.
-    pub fn record_request(&self, protocol: &str, outcome: Outcome, took: Duration) {
+    /// The model's name and its version.
+    pub fn labels(&self) -> [&str; 2] {
+        [&self.model, &self.version]
+    }
+
+    /// Counts a request and how it ended. `trace` is the request's.
+    pub fn record_request(&self, protocol: &str, outcome: Outcome, took: Duration, trace: &Trace) {
         let labels = [&*self.model, &*self.version];
         let [model, version] = labels;
         self.metrics.requests.with_label_values(&[model, version, protocol, outcome.as_str()]).inc();
@@ -284,10 +302,20 @@ impl ModelMetrics {
             Some(reason) => self.metrics.nv_failure.with_label_values(&[model, version, reason]).inc(),
             None => {
                 self.metrics.request_seconds.with_label_values(&[model, version, protocol]).observe(took.as_secs_f64());
+                self.keep_exemplar(protocol, took, trace);
                 self.metrics.nv_success.with_label_values(&labels).inc();
                 self.nv_request_us.inc_by(micros(took));
             }
         }
+    }
+
+    /// Has a request that is recorded stand for those that took about as long.
+    fn keep_exemplar(&self, protocol: &str, took: Duration, trace: &Trace) {
+        let Some([trace, span]) = trace.ids() else { return };
+        let labels = [("model", &*self.model), ("version", &*self.version), ("protocol", protocol)];
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let exemplar = Exemplar { trace, span, value: took.as_secs_f64(), at };
+        self.metrics.exemplars.put(REQUEST_SECONDS, &labels, SECONDS_BUCKETS, exemplar);
     }
 
     /// Counts a request that was refused on arrival.
@@ -347,7 +375,7 @@ mod tests {
     #[test]
     fn a_failure_is_counted_under_its_reason() {
         let metrics = Metrics::new();
-        metrics.model("m", 1).record_request("http", Outcome::Rejected, Duration::ZERO);
+        metrics.model("m", 1).record_request("http", Outcome::Rejected, Duration::ZERO, &Trace::default());
         assert_eq!(metrics.nv_failure.with_label_values(&["m", "1", "REJECTED"]).get(), 1);
         assert_eq!(metrics.nv_failure.with_label_values(&["m", "1", "BACKEND"]).get(), 0);
         assert_eq!(metrics.requests.with_label_values(&["m", "1", "http", "rejected"]).get(), 1);

@@ -78,6 +78,7 @@ async fn over_http_a_key_allows_what_its_right_says() {
         ("POST", "/invocations", [401, 401, 400, 400]),
         ("POST", "/v2/repository/models/means/load", [401, 401, 403, 501]),
         ("POST", "/v2/repository/models/means/unload", [401, 401, 403, 501]),
+        ("GET", "/debug", [401, 401, 403, 200]),
         ("GET", "/nowhere", [404, 404, 404, 404]),
     ] {
         for (authorization, status) in

@@ -31,7 +31,7 @@ fn router(cors_origins: &[&str]) -> (Router, Registry) {
         .route("/panicking", get(panicking))
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed);
-    (wrap(routes, &Observer::new(metrics), cors(&origins).unwrap().as_ref()), registry)
+    (wrap(routes, &Observer::new(metrics, Tracing::default(), None), cors(&origins).unwrap().as_ref()), registry)
 }
 
 async fn send(router: &Router, request: Request) -> (StatusCode, HeaderMap, Bytes) {
@@ -163,7 +163,7 @@ async fn requests_are_counted_by_route_and_status() {
 async fn a_client_that_leaves_is_counted_too() {
     let registry = Registry::new();
     let slow = Router::new().route("/slow", get(async || std::future::pending::<()>().await));
-    let router = wrap(slow, &Observer::new(HttpMetrics::register(&registry).unwrap()), None);
+    let router = wrap(slow, &Observer::new(HttpMetrics::register(&registry).unwrap(), Tracing::default(), None), None);
     assert!(router.oneshot(get_request("/slow", &[])).now_or_never().is_none());
     let text = exposed(&registry);
     assert!(text.contains(r#"route="/slow",status="499"} 1"#), "{text}");

@@ -93,17 +93,28 @@ fn answer(file: &File, headers: &HeaderMap) -> Response {
         (header::ETAG, file.tag.clone()),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (header::CONTENT_TYPE, HeaderValue::from_static(file.media_type)),
-        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
     ];
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let is_known = known.is_some_and(|tags| tags.split(',').any(|tag| tag.trim().as_bytes() == file.tag.as_bytes()));
     if is_known {
-        return (StatusCode::NOT_MODIFIED, headers_out).into_response();
+        return (StatusCode::NOT_MODIFIED, headers_out, seals()).into_response();
     }
-    (headers_out, file.content).into_response()
+    (headers_out, seals(), file.content).into_response()
+}
+
+/// A page that is made for the one who asks, under the same rules.
+pub(super) fn sealed(html: String) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], seals(), html)
+}
+
+/// The headers that keep a page harmless.
+fn seals() -> [(HeaderName, HeaderValue); 4] {
+    [
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+    ]
 }
 
 /// A weak tag, because what is sent may be compressed.

@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::tensor::DataType;
 
 /// The `[tuning]` table of the server. What is wanted of a model says its own configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TuningCacheConfig {
     /// The folder in which choices are kept between starts. Default: `tuning` in the user's cache folder.

@@ -8,7 +8,7 @@ use super::{Pending, options};
 use crate::error::Result;
 use crate::scheduler::device::Device;
 use crate::scheduler::{Backend, Instance, Scheduler, Submission};
-use crate::telemetry::{BatchTimes, Metrics};
+use crate::telemetry::{BatchTimes, Metrics, Trace};
 use crate::tensor::Tensor;
 
 /// Says its name at the begin of a run, and ends it when the test says so.
@@ -41,7 +41,7 @@ fn model(
 
 fn submit(model: &Scheduler) -> Pending {
     let rows = Tensor::from_vec(vec![1, 1], vec![1f32]).unwrap();
-    model.submit(Submission { rows, priority: 1, deadline: None }).unwrap()
+    model.submit(Submission { rows, priority: 1, deadline: None, trace: Trace::default() }).unwrap()
 }
 
 #[test]

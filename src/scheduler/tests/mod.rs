@@ -14,7 +14,7 @@ use super::batcher::{Policy, Ticket};
 use super::device::Device;
 use super::{Backend, Demand, Entry, Instance, Pending, Preparation, Scheduler, SchedulerOptions, Submission};
 use crate::error::{Error, ErrorKind, Result};
-use crate::telemetry::{BatchTimes, Metrics};
+use crate::telemetry::{BatchTimes, Metrics, Trace};
 use crate::tensor::Tensor;
 
 /// Answers each row's double. Before each run it says how many rows it got, and waits for leave.
@@ -77,7 +77,7 @@ impl Held {
 
     fn submit(&self, values: &[f32], deadline: Option<Instant>) -> Pending {
         let rows = Tensor::from_vec(vec![values.len(), 1], values.to_vec()).unwrap();
-        self.scheduler.submit(Submission { rows, priority: 1, deadline }).unwrap()
+        self.scheduler.submit(Submission { rows, priority: 1, deadline, trace: Trace::default() }).unwrap()
     }
 
     /// Waits until the instance has begun a batch, and returns its rows.
@@ -203,7 +203,7 @@ fn a_panic_outside_of_a_run_costs_its_batch_and_not_the_instance() {
     let rows = Tensor::from_vec(vec![], vec![1f32]).unwrap();
     let arrived = Instant::now();
     let ticket = Ticket { priority: 1, deadline: None, arrived, rows: 1, row_shape: vec![1] };
-    held.scheduler.shared.queue.push(ticket, Entry { rows, arrived, answer }).unwrap();
+    held.scheduler.shared.queue.push(ticket, Entry { rows, arrived, trace: Trace::default(), answer }).unwrap();
     assert!(broken.blocking_recv().is_err());
     let after = held.submit(&[1.0], None);
     held.leave.send(()).unwrap();
@@ -222,7 +222,8 @@ fn closing_answers_what_is_queued_and_refuses_what_comes_after() {
     assert_eq!(values(first), [2.0]);
     assert_eq!(values(second), [4.0]);
     let rows = Tensor::from_vec(vec![1, 1], vec![1f32]).unwrap();
-    let refused = held.scheduler.submit(Submission { rows, priority: 1, deadline: None }).unwrap_err();
+    let refused =
+        held.scheduler.submit(Submission { rows, priority: 1, deadline: None, trace: Trace::default() }).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
 }
 

@@ -1,0 +1,92 @@
+//! `convoy health` against servers in every state.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use convoy::server::Server;
+use tokio::net::TcpListener;
+
+use crate::server::{Repository, config, within_a_minute};
+
+/// Why the server is not healthy, or `None` when it is.
+async fn health(arguments: &[&str], environment: &[(&str, &str)]) -> Option<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
+    command.env_clear().arg("health").args(arguments).envs(environment.iter().copied());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.stdout.is_empty());
+    match output.status.code() {
+        Some(0) => assert_eq!(error, ""),
+        Some(1) => assert!(error.starts_with("error: ") && error.lines().count() == 1, "{error}"),
+        code => panic!("{code:?}: {error}"),
+    }
+    (!output.status.success()).then_some(error)
+}
+
+async fn health_at(address: SocketAddr, arguments: &[&str]) -> Option<String> {
+    health(&[&["--metrics-address", &address.to_string()], arguments].concat(), &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_code_follows_the_server_from_its_start_to_its_end() {
+    let repository = Repository::new();
+    let mut config = config(&repository);
+    config.shutdown.grace_ms = 60_000;
+    config.shutdown.timeout_ms = 60_000;
+    let server = Server::start(config).await.unwrap();
+    let address = server.metrics_address();
+    let not_ready = |error: Option<String>| error.is_some_and(|error| error.contains("is not ready"));
+
+    assert!(not_ready(health_at(address, &[]).await));
+    assert_eq!(health_at(address, &["--live"]).await, None);
+    server.load().await.unwrap();
+    assert_eq!(health_at(address, &[]).await, None);
+
+    let ending = tokio::spawn(server.shutdown());
+    within_a_minute(async { while !not_ready(health_at(address, &[]).await) {} }).await;
+    assert_eq!(health_at(address, &["--live"]).await, None);
+    ending.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_is_found_where_its_own_configuration_says() {
+    let repository = Repository::new();
+    let server = crate::server::start(config(&repository)).await;
+    let port = server.metrics_address().port();
+    let everywhere = format!("0.0.0.0:{port}");
+    let file = repository.path().join("convoy.toml");
+    std::fs::write(&file, format!("[metrics]\naddress = \"{everywhere}\"\n")).unwrap();
+    let file = file.to_str().unwrap();
+
+    assert_eq!(health(&["--metrics-address", &everywhere], &[]).await, None);
+    assert_eq!(health(&[], &[("CONVOY_METRICS_ADDRESS", &everywhere)]).await, None);
+    assert_eq!(health(&["--config", file], &[]).await, None);
+    assert_eq!(health(&[], &[("CONVOY_CONFIG", file)]).await, None);
+    assert_eq!(health(&["--url", &format!("http://localhost:{port}")], &[]).await, None);
+    // What goes to this machine needs no proxy, whatever the environment says.
+    let proxy = ("HTTP_PROXY", "http://127.0.0.1:9");
+    assert_eq!(health(&[], &[("CONVOY_METRICS_ADDRESS", &everywhere), proxy]).await, None);
+    // The environment goes before the file, the command line before the environment.
+    let elsewhere = ("CONVOY_METRICS_ADDRESS", "127.0.0.1:0");
+    assert!(health(&["--config", file], &[elsewhere]).await.unwrap().contains("--url"));
+    assert_eq!(health(&["--metrics-address", &everywhere], &[elsewhere]).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_healthy_server_is_said_in_a_sentence() {
+    let server = crate::server::start(config(&Repository::new())).await;
+    // A listener that accepts and says nothing, as a frozen process does, and a port on which nobody listens.
+    let frozen = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let error = health_at(frozen.local_addr().unwrap(), &["--timeout-ms", "50"]).await.unwrap();
+    assert!(error.contains("has not answered within 50 ms"), "{error}");
+    let error = health_at(nobody, &[]).await.unwrap();
+    assert!(error.contains(&format!("there is no server at http://{nobody}")), "{error}");
+    let error = health_at(server.grpc_address(), &[]).await.unwrap();
+    assert!(error.contains("there is no server"), "{error}");
+    let missing = health(&["--config", "/nonexistent/convoy.toml"], &[]).await.unwrap();
+    assert!(missing.contains("/nonexistent/convoy.toml"), "{missing}");
+}
