@@ -19,6 +19,7 @@ use crate::inference::Inference;
 use crate::net::{Protocol, Tls};
 use crate::repository::Repository;
 use crate::response_cache::ResponseCache;
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// A running server. Dropped without [`Server::shutdown`], its listeners go on until the runtime ends.
@@ -57,8 +58,11 @@ impl Server {
         let metrics = Metrics::new();
         let explain_metrics = ExplainMetrics::register(metrics.registry())?;
         let explainer = Explainer::new(runtime.clone(), &config.explain, config.limits.picture(), explain_metrics);
-        let repository = Repository::new(config.model_repository, config.model_control, runtime, metrics.clone());
+        let store = Store::open(&config.model_repository, &config.model_store, metrics.registry())?;
+        let root = store.as_ref().map_or(config.model_repository, |store| store.root().to_owned());
+        let repository = Repository::new(root, config.model_control, runtime, metrics.clone());
         let repository = repository
+            .with_store(store)
             .with_response_cache(ResponseCache::new(&config.response_cache))
             .with_tuning_cache(config.tuning.folder());
         let repository = Arc::new(repository);

@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["http", "grpc"],
     &["inference", "explain"],
     &["repository"],
-    &["scheduler", "preprocess", "postprocess", "response_cache", "zoo"],
+    &["scheduler", "preprocess", "postprocess", "response_cache", "store", "zoo"],
     &["engine"],
     &["onnx", "triton"],
     &["telemetry", "net", "auth"],
@@ -41,6 +41,8 @@ const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("mozjpeg", &["preprocess"]),
     ("rustls", &["net"]),
     ("notify", &["repository"]),
+    ("object_store", &["store"]),
+    ("tar", &["store"]),
 ];
 
 /// Crates that the module must not know.
