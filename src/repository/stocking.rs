@@ -8,10 +8,11 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::control::ModelControlMode;
+use super::fingerprint::Fingerprint;
 use super::loader::Action;
 use super::overrides::Overrides;
 use super::{Repository, layout};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::Synced;
 
 impl Repository {
@@ -29,15 +30,21 @@ impl Repository {
     /// Brings what the store has of one model into its folder. Blocks.
     pub(super) fn restock(&self, name: &str, overrides: &Overrides) -> Result<()> {
         let Some(store) = &self.store else { return Ok(()) };
-        match store.fetch(name) {
-            // A client may bring all of a model itself.
-            Err(error) if error.kind() == ErrorKind::NotFound && !overrides.is_empty() => Ok(()),
-            Err(error) if self.knows(name) => {
-                self.fail(name, &error);
-                Err(error)
-            }
-            fetched => fetched,
+        let Err(error) = store.fetch(name) else { return Ok(()) };
+        // A client may bring all of a model itself.
+        if error.kind() == ErrorKind::NotFound && !overrides.is_empty() {
+            return Ok(());
         }
+        if self.knows(name) {
+            self.fail(name, &error);
+        } else {
+            warn!(model = name, cause = error.chain(), "the model cannot be taken from the model store");
+        }
+        Err(match error.kind() {
+            // It is the server that is not let in, not who called it.
+            ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => Error::unavailable(error.message()),
+            _ => error,
+        })
     }
 
     /// The names of the models that there are to be loaded. Blocks.
@@ -52,7 +59,10 @@ impl Repository {
     /// Notes in the index why a model of the store was not taken.
     fn show_refused(&self, synced: &Synced) {
         for (name, error) in synced.refused.iter().filter(|(name, _)| !name.is_empty()) {
-            self.fail(name, error);
+            // What could only not be got is got later, and has nothing to do with what serves.
+            if error.kind() == ErrorKind::InvalidArgument || !self.knows(name) {
+                self.fail(name, error);
+            }
         }
     }
 }
@@ -80,6 +90,12 @@ pub(super) async fn follow(repository: Arc<Repository>) {
                     info!("the model store can be read again");
                 }
                 repository.show_refused(&synced);
+                for name in &synced.recovered {
+                    // Its folder may be what it was, which whoever follows that does not see as a change.
+                    if let Ok(Some(found)) = Fingerprint::of(&repository.root.join(name)) {
+                        drop(repository.enqueue(name, Action::Follow(found)));
+                    }
+                }
                 for name in &synced.removed {
                     // Whoever follows the folder sees it too, but not where it never served.
                     drop(repository.enqueue(name, Action::Remove));

@@ -67,7 +67,7 @@ impl Settling {
     }
 
     /// Takes in what is there at the start, of which that has rested which was not written to within the settle time. `published`
-    /// are the units of an earlier start, which may have gone since.
+    /// are the units of an earlier start: those that have gone since are gone at once, as they would be without that start.
     pub(super) fn begin<'a>(
         &mut self,
         listing: &Listing,
@@ -75,9 +75,8 @@ impl Settling {
         now: Instant,
         wall_clock: SystemTime,
     ) -> Vec<Change> {
-        for name in published.filter(|name| !listing.contains_key(*name)) {
-            self.units.insert(name.clone(), Seen { acted: Some(Unit::default()), pending: None });
-        }
+        let gone = published.filter(|name| !listing.contains_key(*name)).map(|name| (name.clone(), None));
+        let mut changes: Vec<_> = gone.collect();
         for (name, unit) in listing {
             let age = unit.newest().and_then(|newest| wall_clock.duration_since(newest).ok());
             // What is from the future says nothing of its age: the clocks differ.
@@ -86,7 +85,8 @@ impl Settling {
                 self.units.insert(name.clone(), Seen { acted: None, pending: Some((Some(unit.clone()), since)) });
             }
         }
-        self.observe(listing, now)
+        changes.extend(self.observe(listing, now));
+        changes
     }
 
     /// Takes in a listing, and returns what is to be done now.
@@ -193,8 +193,8 @@ mod tests {
         let found = listing(&[("new", &new), ("old", &old), ("unknown", &unknown)]);
         let published = ["gone".to_owned(), "old".to_owned()];
         let taken = settling.begin(&found, published.iter(), now, wall_clock);
-        assert_eq!(taken.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["old", "unknown"]);
-        let taken = settling.observe(&found, now + SETTLE);
-        assert_eq!(taken, [("gone".into(), None), ("new".into(), Some(new))]);
+        assert_eq!(taken.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["gone", "old", "unknown"]);
+        assert_eq!(taken[0].1, None);
+        assert_eq!(settling.observe(&found, now + SETTLE), [("new".into(), Some(new))]);
     }
 }

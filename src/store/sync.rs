@@ -57,6 +57,8 @@ struct Kept {
 pub struct Synced {
     /// The models that could not be taken, and why.
     pub refused: Vec<(String, Error)>,
+    /// The models that had been refused and are taken now, be it as they were before.
+    pub recovered: Vec<String>,
     /// The models that are in the store no more.
     pub removed: Vec<String>,
     /// When a change will be over, if it lasts.
@@ -249,9 +251,8 @@ impl Store {
                 (_, None) => Ok(()),
             };
             match result {
-                Ok(()) => {
-                    held.refused.remove(&name);
-                }
+                Ok(()) if held.refused.remove(&name) => synced.recovered.push(name),
+                Ok(()) => {}
                 Err(error) => {
                     warn!(
                         model = name,

@@ -44,11 +44,18 @@ impl Words {
                 ErrorKind::InvalidArgument,
                 format!("the bucket {bucket} is in another region: set model_store.region"),
             ),
-            (_, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. }) => (
+            (Some("AccessDenied"), _)
+            | (_, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. }) => (
                 ErrorKind::PermissionDenied,
                 format!(
                     "{endpoint} denies access to the bucket {bucket}: the credentials need s3:ListBucket on it and s3:GetObject \
                      on its objects"
+                ),
+            ),
+            _ if text.contains("invalid peer certificate") => (
+                ErrorKind::Unavailable,
+                format!(
+                    "the certificate of {endpoint} is not trusted: SSL_CERT_FILE can name the authorities to trust"
                 ),
             ),
             (_, StoreError::NotFound { path, .. }) => {
@@ -112,6 +119,8 @@ mod tests {
             ("<Code>SignatureDoesNotMatch</Code>", ErrorKind::PermissionDenied, "AWS_SECRET_ACCESS_KEY"),
             ("<Code>PermanentRedirect</Code>", ErrorKind::InvalidArgument, "model_store.region"),
             ("PUT http://169.254.169.254/latest/api/token", ErrorKind::PermissionDenied, "model_store.anonymous"),
+            ("<Code>AccessDenied</Code>", ErrorKind::PermissionDenied, "s3:ListBucket"),
+            ("invalid peer certificate: UnknownIssuer", ErrorKind::Unavailable, "SSL_CERT_FILE"),
             ("connection refused", ErrorKind::Unavailable, "cannot be reached"),
         ] {
             let error = of(generic(text));

@@ -37,6 +37,9 @@ async fn wrong_bytes_are_refused_and_what_serves_is_untouched() {
     several_looks(&server).await;
     assert_eq!(fetches(), before, "what is wrong is not fetched again and again");
     storage.conduct(|conduct| conduct.corrupts = None);
+    // Taken back, it is as it was, and nothing is wrong any more.
+    storage.remove("m/2");
+    until(|| states(&server, "m"), |states| states[0].1.is_empty()).await;
     storage.put("m/2/model.onnx", &saying(3.0));
     says(&server, "m", Ok(3.0)).await;
     assert_eq!(metric(&server, "convoy_model_store_refused_models").await, 0.0);
@@ -72,6 +75,10 @@ async fn a_server_starts_from_its_cache_when_the_store_is_away() {
     let server = start(config()).await;
     says(&server, "m", Ok(1.0)).await;
     server.shutdown().await;
+    let folder = std::fs::read_dir(cache.path()).unwrap().next().unwrap().unwrap().path();
+    // A process that has ended holds its cache no more; what has ended in this one takes a moment.
+    let is_free = async || std::fs::File::open(folder.join("lock")).unwrap().try_lock().is_ok();
+    until(is_free, |is_free| *is_free).await;
 
     storage.conduct(|conduct| conduct.is_away = true);
     let server = start(config()).await;
@@ -82,10 +89,10 @@ async fn a_server_starts_from_its_cache_when_the_store_is_away() {
     storage.conduct(|conduct| conduct.is_away = false);
     says(&server, "m", Ok(2.0)).await;
     server.shutdown().await;
+    until(is_free, |is_free| *is_free).await;
 
     // What has come to harm on the disk is not served: it is fetched again, and where that cannot be, there is nothing.
     let damage = || {
-        let folder = std::fs::read_dir(cache.path()).unwrap().next().unwrap().unwrap().path();
         let path = folder.join("models").join(MODEL);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
@@ -95,6 +102,7 @@ async fn a_server_starts_from_its_cache_when_the_store_is_away() {
     let server = start(config()).await;
     assert_eq!(ask(&server, "m").await, Ok(2.0));
     server.shutdown().await;
+    until(is_free, |is_free| *is_free).await;
     damage();
     storage.conduct(|conduct| conduct.is_away = true);
     let failure = failure(config()).await;
