@@ -125,7 +125,7 @@ impl Bucket {
         })
     }
 
-    /// Fetches objects of `model` into the cache. Blocks.
+    /// Fetches objects of `model` into the cache, and puts what came among `files`, be it that others did not come. Blocks.
     ///
     /// # Errors
     /// `Unavailable` where the server does not answer or an object has changed, `InvalidArgument` where the bytes are not what
@@ -135,13 +135,22 @@ impl Bucket {
         model: &str,
         objects: impl Iterator<Item = (&'a FilePath, &'a Object)>,
         cache: &Cache,
-    ) -> Result<BTreeMap<FilePath, File>> {
+        files: &mut BTreeMap<FilePath, File>,
+    ) -> Result<()> {
         self.block_on(async {
             let fetches = objects.map(|(path, object)| async move {
                 let key = format!("{}{model}/{path}", self.prefix);
-                Ok((path.clone(), self.fetch_one(&key, object, cache).await?))
+                self.fetch_one(&key, object, cache).await.map(|file| (path.clone(), file))
             });
-            futures_util::stream::iter(fetches).buffer_unordered(PARALLEL).try_collect().await
+            let mut fetched = futures_util::stream::iter(fetches).buffer_unordered(PARALLEL);
+            let mut result = Ok(());
+            while let Some(fetch) = fetched.next().await {
+                match fetch {
+                    Ok((path, file)) => drop(files.insert(path, file)),
+                    Err(error) => result = result.and(Err(error)),
+                }
+            }
+            result
         })
     }
 

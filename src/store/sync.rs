@@ -305,14 +305,15 @@ impl Store {
                 .partition(|found| found.2.is_some());
             into.extend(there.into_iter().filter_map(|(path, _, kept)| Some((path.clone(), kept?))));
             let absent: Vec<_> = absent.into_iter().map(|(path, object, _)| (path, object)).collect();
-            let files = bucket.fetch(model, absent.iter().copied(), &self.cache)?;
+            let mut files = BTreeMap::new();
+            let result = bucket.fetch(model, absent.iter().copied(), &self.cache, &mut files);
             for (path, object) in absent {
-                if let Some(file) = files.get(path) {
+                if let Some(file) = files.remove(path) {
                     self.metrics.fetched_bytes.inc_by(file.bytes);
-                    into.insert(path.clone(), Kept { file: file.clone(), version: object.version.clone() });
+                    into.insert(path.clone(), Kept { file, version: object.version.clone() });
                 }
             }
-            Ok(())
+            result
         };
         let Some((path, object)) = unit.0.iter().find(|(path, _)| path.as_str() == SUMS_FILE) else {
             return fetch(unit.0.iter().collect(), fetched);

@@ -111,8 +111,8 @@ async fn a_server_starts_from_its_cache_when_the_store_is_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_store_is_said_in_words() {
-    let storage = Storage::start().await;
-    let at = |repository: &str| storage.serves(config(repository, folder().path()));
+    let (storage, cache) = (Storage::start().await, folder());
+    let at = |repository: &str| storage.serves(config(repository, cache.path()));
     let failed = failure(at("s3://nowhere")).await;
     assert!(failed.contains(&format!("there is no bucket nowhere at http://{}", storage.address)), "{failed}");
     storage.conduct(|conduct| conduct.denies = true);
@@ -132,18 +132,18 @@ async fn what_is_wrong_with_a_store_is_said_in_words() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_lead_elsewhere_take_nothing_with_them() {
-    let storage = Storage::start().await;
+    let (storage, cache) = (Storage::start().await, folder());
     storage.put(MODEL, &saying(1.0));
     storage.put("m/.hidden/x", b"x");
     storage.put(".hidden/1/model.onnx", b"x");
     storage.put("m\\..\\n/1/model.onnx", b"x");
-    let failed = failure(storage.serves(config("s3://models", folder().path()))).await;
+    let failed = failure(storage.serves(config("s3://models", cache.path()))).await;
     assert!(failed.contains("is no path of a file"), "{failed}");
     storage.remove("m\\..\\n");
-    let server = start(storage.serves(config("s3://models", folder().path()))).await;
+    let server = start(storage.serves(config("s3://models", cache.path()))).await;
     assert_eq!((ask(&server, "m").await, ask(&server, ".hidden").await), (Ok(1.0), Err(404)));
     server.shutdown().await;
-    let mut config = storage.serves(config("s3://models", folder().path()));
+    let mut config = storage.serves(config("s3://models", cache.path()));
     config.model_store.max_bytes = 10;
     let failed = failure(config).await;
     assert!(failed.contains("model_store.max_bytes"), "{failed}");
