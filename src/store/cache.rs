@@ -243,6 +243,10 @@ impl Writer<'_> {
     pub(super) fn finish(self) -> Result<File> {
         let hash = self.hash.finalize();
         let file = File { sha256: Digest::of(&hash), bytes: self.bytes };
+        if self.cache.has(&file) {
+            // The one that is there may be in a folder already, whose file it should stay.
+            return Ok(file);
+        }
         let path = self.cache.blob(&file.sha256);
         let settle = |file: &NamedTempFile| {
             file.as_file().set_modified(age_of(&hash))?;

@@ -216,6 +216,8 @@ impl Store {
                 self.cache.withdraw(name);
             }
         }
+        // What was not just read may be damaged: it is not taken for what it is called.
+        self.cache.prune(&held.needed());
         if !held.state.models.is_empty() {
             self.metrics.set_in_step(SystemTime::UNIX_EPOCH + Duration::from_secs(held.state.in_step));
             let check_ms = started.elapsed().as_millis() as u64;

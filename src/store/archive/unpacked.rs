@@ -12,16 +12,16 @@ const MAX_RATIO: u64 = 100;
 const FREE_BYTES: u64 = 64 << 20;
 /// What a zstd frame may have the decoder keep.
 const MAX_WINDOW_BYTES: u64 = 128 << 20;
-/// Two blocks of zeros end an archive, as POSIX has it.
-const END_BYTES: u64 = 1024;
+/// Two blocks of zeros end an archive, as POSIX has it. The first of them is what its reader stops at.
+const BLOCK_BYTES: u64 = 512;
 
 /// Reads what is unpacked, until there is too much of it.
 pub(super) struct Unpacked<'a> {
     reader: Box<dyn Read + 'a>,
     left: u64,
     max_bytes: u64,
-    /// How many zeros the last bytes were.
-    zeros: u64,
+    /// Whether all has been read, and more was asked for.
+    has_ended: bool,
 }
 
 impl<'a> Unpacked<'a> {
@@ -38,21 +38,23 @@ impl<'a> Unpacked<'a> {
         };
         let by_ratio = packed_bytes.saturating_mul(MAX_RATIO).saturating_add(FREE_BYTES);
         let max_bytes = max_bytes.min(by_ratio);
-        Ok(Self { reader, left: max_bytes, max_bytes, zeros: 0 })
+        Ok(Self { reader, left: max_bytes, max_bytes, has_ended: false })
     }
 
-    /// Refuses an archive that was cut off between two members, which looks whole but for this: that it does not say where it
-    /// ends.
+    /// Reads what is behind the last member, and refuses an archive that was cut off between two members, which looks whole but for
+    /// this: that it does not say where it ends. Only at the very end does a compressed one prove to be what was compressed.
     ///
     /// # Errors
-    /// When it is cut off.
+    /// When it is cut off or damaged.
     pub(super) fn expect_end(&mut self) -> io::Result<()> {
-        let needed = END_BYTES.saturating_sub(self.zeros);
-        let mut rest = Vec::new();
-        self.by_ref().take(needed).read_to_end(&mut rest)?;
-        if self.zeros < END_BYTES {
+        let mut second = Vec::new();
+        if !self.has_ended {
+            self.by_ref().take(BLOCK_BYTES).read_to_end(&mut second)?;
+        }
+        if second.len() as u64 != BLOCK_BYTES || second.iter().any(|byte| *byte != 0) {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is cut off: it has no end"));
         }
+        io::copy(self, &mut io::sink())?;
         Ok(())
     }
 }
@@ -64,9 +66,7 @@ impl Read for Unpacked<'_> {
             return Err(io::Error::other(format!("unpacked it has more than {} bytes", self.max_bytes)));
         }
         self.left -= count as u64;
-        let read = &buffer[..count];
-        let zeros = read.iter().rev().take_while(|byte| **byte == 0).count();
-        self.zeros = if zeros == count { self.zeros + zeros as u64 } else { zeros as u64 };
+        self.has_ended |= count == 0 && !buffer.is_empty();
         Ok(count)
     }
 }
