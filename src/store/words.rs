@@ -44,8 +44,7 @@ impl Words {
                 ErrorKind::InvalidArgument,
                 format!("the bucket {bucket} is in another region: set model_store.region"),
             ),
-            (Some("AccessDenied"), _)
-            | (_, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. }) => (
+            _ if is_denied(&error, &text) => (
                 ErrorKind::PermissionDenied,
                 format!(
                     "{endpoint} denies access to the bucket {bucket}: the credentials need s3:ListBucket on it and s3:GetObject \
@@ -75,6 +74,12 @@ impl Words {
         };
         Error::new(kind, said).with_source(text)
     }
+}
+
+/// Whether the store has refused. Only for objects does `object_store` say so by an error of its own.
+fn is_denied(error: &StoreError, text: &str) -> bool {
+    matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. })
+        || ["403 Forbidden", "401 Unauthorized"].iter().any(|status| text.contains(status))
 }
 
 /// Whether it is the instance's metadata service, the last place for credentials, that did not answer.
@@ -119,7 +124,7 @@ mod tests {
             ("<Code>SignatureDoesNotMatch</Code>", ErrorKind::PermissionDenied, "AWS_SECRET_ACCESS_KEY"),
             ("<Code>PermanentRedirect</Code>", ErrorKind::InvalidArgument, "model_store.region"),
             ("PUT http://169.254.169.254/latest/api/token", ErrorKind::PermissionDenied, "model_store.anonymous"),
-            ("<Code>AccessDenied</Code>", ErrorKind::PermissionDenied, "s3:ListBucket"),
+            ("403 Forbidden: <Code>AccessDenied</Code>", ErrorKind::PermissionDenied, "s3:ListBucket"),
             ("invalid peer certificate: UnknownIssuer", ErrorKind::Unavailable, "SSL_CERT_FILE"),
             ("connection refused", ErrorKind::Unavailable, "cannot be reached"),
         ] {

@@ -143,6 +143,8 @@ async fn keys_that_lead_elsewhere_take_nothing_with_them() {
     let server = start(storage.serves(config("s3://models", cache.path()))).await;
     assert_eq!((ask(&server, "m").await, ask(&server, ".hidden").await), (Ok(1.0), Err(404)));
     server.shutdown().await;
+    // With nothing in a cache to fall back on.
+    let cache = folder();
     let mut config = storage.serves(config("s3://models", cache.path()));
     config.model_store.max_bytes = 10;
     let failed = failure(config).await;

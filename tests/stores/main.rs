@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../support/graphs.rs"]
+#[expect(dead_code, reason = "other tests need other graphs")]
 mod graphs;
 #[path = "../support/http.rs"]
+#[expect(dead_code, reason = "every request here has a connection of its own")]
 mod http;
 #[path = "../support/server.rs"]
 #[expect(dead_code, reason = "what is broken here is broken in the store")]
