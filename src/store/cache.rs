@@ -261,7 +261,7 @@ impl Writer<'_> {
 /// The age that a file in the cache is given: long ago, since what is published has rested already, and told by its bytes, so that
 /// other bytes of the same length show even where the file system gives them the inode of what they replace.
 fn age_of(hash: &[u8]) -> SystemTime {
-    let number = hash.iter().take(4).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    let number = hash.iter().take(4).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
     SystemTime::UNIX_EPOCH + Duration::from_secs(number % (1 << 30))
 }
 

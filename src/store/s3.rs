@@ -74,7 +74,7 @@ impl Bucket {
             builder = builder.with_skip_signature(true);
         }
         let words = Words { bucket: bucket.to_owned(), endpoint: endpoint.unwrap_or_else(|| "Amazon S3".to_owned()) };
-        let client = builder.build().map_err(|error| words.of(error))?;
+        let client = builder.build().map_err(|error| words.of(&error))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime =
             runtime.map_err(|error| Error::internal("the model store cannot be started").with_source(error))?;
@@ -95,10 +95,10 @@ impl Bucket {
     pub(super) fn list(&self, model: Option<&str>) -> Result<Listing> {
         self.block_on(async {
             let prefix = Key::parse(format!("{}{}", self.prefix, model.unwrap_or_default()));
-            let prefix = prefix.map_err(|error| self.words.of(error.into()))?;
+            let prefix = prefix.map_err(|error| self.words.of(&error.into()))?;
             let mut objects = self.client.list(Some(&prefix));
             let (mut listing, mut count, mut bytes) = (Listing::new(), 0, 0_u64);
-            while let Some(object) = objects.try_next().await.map_err(|error| self.words.of(error))? {
+            while let Some(object) = objects.try_next().await.map_err(|error| self.words.of(&error))? {
                 count += 1;
                 bytes = bytes.saturating_add(object.size);
                 if count > MAX_OBJECTS || bytes > self.max_bytes {
@@ -155,12 +155,12 @@ impl Bucket {
     }
 
     async fn fetch_one(&self, key: &str, object: &Object, cache: &Cache) -> Result<File> {
-        let location = Key::parse(key).map_err(|error| self.words.of(error.into()))?;
+        let location = Key::parse(key).map_err(|error| self.words.of(&error.into()))?;
         let changed = || Error::unavailable(format!("{key} has changed while it was fetched"));
         let options = GetOptions { if_match: object.e_tag.clone(), ..GetOptions::default() };
         let answer = self.client.get_opts(&location, options).await.map_err(|error| match error {
             object_store::Error::Precondition { .. } | object_store::Error::NotFound { .. } => changed(),
-            error => self.words.of(error),
+            error => self.words.of(&error),
         })?;
         if answer.meta.size != object.bytes || (object.e_tag.is_some() && answer.meta.e_tag != object.e_tag) {
             return Err(changed());
@@ -168,7 +168,7 @@ impl Bucket {
         let mut writer = cache.writer()?;
         let mut md5 = Md5::new();
         let mut bytes = answer.into_stream();
-        while let Some(bytes) = bytes.try_next().await.map_err(|error| self.words.of(error))? {
+        while let Some(bytes) = bytes.try_next().await.map_err(|error| self.words.of(&error))? {
             if writer.bytes() + bytes.len() as u64 > object.bytes {
                 return Err(Error::invalid(format!("{key} has more bytes than the store lists")));
             }

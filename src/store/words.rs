@@ -16,11 +16,11 @@ pub(super) struct Words {
 
 impl Words {
     /// The error as a sentence that says what to do; the store's own text is its cause.
-    pub(super) fn of(&self, error: StoreError) -> Error {
+    pub(super) fn of(&self, error: &StoreError) -> Error {
         let (bucket, endpoint) = (&self.bucket, &self.endpoint);
-        let text = chain(&error);
+        let text = chain(error);
         let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
-        let (kind, said) = match (code, &error) {
+        let (kind, said) = match (code, error) {
             (Some("NoSuchBucket"), _) => (ErrorKind::NotFound, format!("there is no bucket {bucket} at {endpoint}")),
             (Some("InvalidAccessKeyId"), _) => {
                 (ErrorKind::PermissionDenied, format!("{endpoint} does not know the access key (AWS_ACCESS_KEY_ID)"))
@@ -44,7 +44,7 @@ impl Words {
                 ErrorKind::InvalidArgument,
                 format!("the bucket {bucket} is in another region: set model_store.region"),
             ),
-            _ if is_denied(&error, &text) => (
+            _ if is_denied(error, &text) => (
                 ErrorKind::PermissionDenied,
                 format!(
                     "{endpoint} denies access to the bucket {bucket}: the credentials need s3:ListBucket on it and s3:GetObject \
@@ -108,7 +108,7 @@ fn chain(error: &StoreError) -> String {
 mod tests {
     use super::*;
 
-    fn of(error: StoreError) -> Error {
+    fn of(error: &StoreError) -> Error {
         Words { bucket: "models".into(), endpoint: "http://store".into() }.of(error)
     }
 
@@ -128,11 +128,11 @@ mod tests {
             ("invalid peer certificate: UnknownIssuer", ErrorKind::Unavailable, "SSL_CERT_FILE"),
             ("connection refused", ErrorKind::Unavailable, "cannot be reached"),
         ] {
-            let error = of(generic(text));
+            let error = of(&generic(text));
             assert_eq!(error.kind(), kind, "{text}");
             assert!(error.message().contains(said) && error.chain().contains(text), "{}", error.chain());
         }
-        let denied = of(StoreError::PermissionDenied { path: "m".into(), source: "403".into() });
+        let denied = of(&StoreError::PermissionDenied { path: "m".into(), source: "403".into() });
         assert!(denied.message().contains("s3:ListBucket"), "{denied}");
     }
 }
