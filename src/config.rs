@@ -19,6 +19,7 @@ use crate::net::TlsConfig;
 use crate::repository::ModelControlConfig;
 use crate::repository::tuning::TuningCacheConfig;
 use crate::response_cache::ResponseCacheConfig;
+use crate::store::StoreConfig;
 use crate::telemetry::{LogConfig, TracingConfig};
 use crate::toml_file;
 
@@ -26,7 +27,7 @@ use crate::toml_file;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
-    /// The folder of models: `<name>/<version>/model.onnx`.
+    /// The folder of models, `<name>/<version>/model.onnx`, or a store of them: an archive, an image layout, `s3://bucket/prefix`.
     pub model_repository: PathBuf,
     /// The name of the only model; `model_repository` is then that model's own folder.
     pub model_name: Option<String>,
@@ -36,6 +37,8 @@ pub struct ServerConfig {
     pub onnxruntime_library: Option<PathBuf>,
     /// Which models are loaded, and when.
     pub model_control: ModelControlConfig,
+    /// How models come out of a store.
+    pub model_store: StoreConfig,
     /// Where it is kept how models were tuned.
     pub tuning: TuningCacheConfig,
     /// The HTTP interface.
@@ -70,6 +73,7 @@ impl Default for ServerConfig {
             default_model: None,
             onnxruntime_library: None,
             model_control: ModelControlConfig::default(),
+            model_store: StoreConfig::default(),
             tuning: TuningCacheConfig::default(),
             http: HttpConfig::default(),
             grpc: GrpcConfig::default(),
@@ -153,6 +157,7 @@ impl ServerConfig {
     /// `InvalidArgument` naming the key.
     pub fn validate(&self) -> Result<()> {
         self.model_control.validate()?;
+        self.model_store.validate()?;
         self.http.validate()?;
         self.grpc.validate()?;
         self.tls.validate()?;
@@ -275,6 +280,10 @@ mod tests {
             ("[model_control]\npoll_interval_ms = 0", "model_control.poll_interval_ms"),
             ("[model_control]\nload = [\"a\"]", "model_control.load"),
             ("[model_control]\nmode = \"explicit\"\nload = [\"*\", \"a\"]", "model_control.load"),
+            ("[model_store]\npoll_interval_ms = 0", "model_store.poll_interval_ms"),
+            ("[model_store]\nmax_bytes = 0", "model_store.max_bytes"),
+            ("[model_store]\npath = \"../models\"", "model_store.path"),
+            ("[model_store]\nendpoint = \"minio:9000\"", "model_store.endpoint"),
             ("[http]\nmax_body_bytes = 0", "http.max_body_bytes"),
             ("[http]\nmax_json_depth = 0", "http.max_json_depth"),
             ("[http]\nmax_json_depth = 128", "http.max_json_depth"),

@@ -22,6 +22,7 @@ pub mod response_cache;
 pub mod scheduler;
 pub mod server;
 pub mod sha256;
+pub mod store;
 pub mod telemetry;
 pub mod tensor;
 pub mod toml_file;

@@ -21,7 +21,7 @@ pub use self::connector::Connector;
 use self::places::Place;
 pub use self::places::Places;
 pub use self::stream::Stream;
-pub use self::tls::{Acceptor, Protocol, Tls, TlsConfig};
+pub use self::tls::{Acceptor, Protocol, Tls, TlsConfig, prepare_clients};
 
 /// Tells a connection that the listener has stopped: it should take no further request, and end when it has answered those
 /// that it took.

@@ -19,6 +19,7 @@ use crate::inference::Inference;
 use crate::net::{Places, Protocol, Tls};
 use crate::repository::{Repository, SingleModel};
 use crate::response_cache::ResponseCache;
+use crate::store::Store;
 use crate::telemetry::{BuildInfo, Metrics, Tracing};
 
 /// How long the last spans may take to be sent, when everything else has ended.
@@ -68,10 +69,16 @@ impl Server {
         let onnxruntime_library = runtime.library().display().to_string();
         let explain_metrics = ExplainMetrics::register(metrics.registry())?;
         let explainer = Explainer::new(runtime.clone(), &config.explain, config.limits.picture(), explain_metrics);
-        let single = config.model_name.map(|name| SingleModel::link(&config.model_repository, &name)).transpose()?;
-        let models = single.as_ref().map_or(&*config.model_repository, SingleModel::repository);
+        let store = Store::open(&config.model_repository, &config.model_store, metrics.registry())?;
+        if store.is_some() && config.model_name.is_some() {
+            return Err(Error::invalid("model_name goes with a folder: a store has the names of its models"));
+        }
+        let root = store.as_ref().map_or(&*config.model_repository, Store::root);
+        let single = config.model_name.map(|name| SingleModel::link(root, &name)).transpose()?;
+        let models = single.as_ref().map_or(root, SingleModel::repository).to_owned();
         let repository = Repository::new(models, config.model_control, runtime, metrics.clone());
         let repository = repository
+            .with_store(store)
             .with_response_cache(ResponseCache::new(&config.response_cache))
             .with_tuning_cache(config.tuning.folder());
         let repository = Arc::new(repository);

@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["http", "grpc"],
     &["inference", "explain"],
     &["repository"],
-    &["scheduler", "preprocess", "postprocess", "response_cache", "zoo"],
+    &["scheduler", "preprocess", "postprocess", "response_cache", "store", "zoo"],
     &["engine"],
     &["onnx", "triton"],
     &["telemetry", "net", "auth"],
@@ -45,6 +45,8 @@ const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("opentelemetry_http", &["telemetry"]),
     ("opentelemetry_sdk", &["telemetry"]),
     ("opentelemetry_otlp", &["telemetry"]),
+    ("object_store", &["store"]),
+    ("tar", &["store"]),
 ];
 
 /// Crates that the module must not know.

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::inference::{Inference, Limits};
 use crate::repository::tuning::TuningCacheConfig;
 use crate::repository::{Model, ModelControlConfig, Repository};
+use crate::store::{Store, StoreConfig};
 use crate::telemetry::Metrics;
 
 /// Which model, and where it is.
@@ -24,7 +25,7 @@ pub(super) struct LocalArgs {
     #[arg(long)]
     version: Option<u64>,
 
-    /// The folder that holds the models
+    /// The folder that holds the models, or a store of them: an archive, an image layout, s3://bucket/prefix
     #[arg(long, value_name = "DIR", default_value = "models", env = "CONVOY_MODEL_REPOSITORY")]
     model_repository: PathBuf,
 
@@ -49,7 +50,12 @@ pub(super) fn load(args: &LocalArgs, limits: &Limits) -> Result<Local> {
     let runtime = Runtime::load(args.onnxruntime_library.as_deref())?;
     let metrics = Metrics::new();
     let control = ModelControlConfig::default();
-    let repository = Repository::new(&args.model_repository, control, runtime.clone(), metrics.clone());
+    let store = Store::open(&args.model_repository, &StoreConfig::default(), metrics.registry())?;
+    let root = store.as_ref().map_or(args.model_repository.as_path(), Store::root).to_owned();
+    if let Some(store) = &store {
+        store.start(|_| true)?;
+    }
+    let repository = Repository::new(root, control, runtime.clone(), metrics.clone()).with_store(store);
     let repository = Arc::new(repository.with_tuning_cache(TuningCacheConfig::default().folder()));
     match &args.model {
         Some(name) => repository.load_one(name)?,

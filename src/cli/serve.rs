@@ -47,7 +47,8 @@ macro_rules! options {
 }
 
 options! {
-    /// Folder of models, `<name>/<version>/model.onnx` [default: models]
+    /// Folder of models, `<name>/<version>/model.onnx`, or a tar archive, an OCI image layout or s3://bucket/prefix with such
+    /// a folder [default: models]
     #[arg(long, env = "CONVOY_MODEL_REPOSITORY", value_name = "DIR")]
     model_repository: PathBuf => model_repository;
 
@@ -75,6 +76,43 @@ options! {
     /// Models to load at the start in the mode explicit, separated by commas, or * [default: none]
     #[arg(long, env = "CONVOY_MODEL_CONTROL_LOAD", value_name = "NAMES", value_delimiter = ',')]
     model_control_load: Vec<String> => model_control.load;
+
+    /// Folder in which it is kept what was fetched from a model store [default: ~/.cache/convoy/stores]
+    #[arg(long, env = "CONVOY_MODEL_STORE_CACHE", value_name = "DIR")]
+    model_store_cache: PathBuf => model_store.cache, Some;
+
+    /// How often a model store is looked at in the mode poll, and how long models must have rested in it, in milliseconds
+    /// [default: 30000]
+    #[arg(long, env = "CONVOY_MODEL_STORE_POLL_INTERVAL_MS", value_name = "MS")]
+    model_store_poll_interval_ms: u64 => model_store.poll_interval_ms;
+
+    /// Most bytes that all models of a store may take, unpacked [default: 34359738368]
+    #[arg(long, env = "CONVOY_MODEL_STORE_MAX_BYTES", value_name = "BYTES")]
+    model_store_max_bytes: u64 => model_store.max_bytes;
+
+    /// Folder of models in an archive or image [default: models in an image, what fits in an archive]
+    #[arg(long, env = "CONVOY_MODEL_STORE_PATH", value_name = "DIR")]
+    model_store_path: String => model_store.path, Some;
+
+    /// URL of an S3-compatible server [default: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, else Amazon's]
+    #[arg(long, env = "CONVOY_MODEL_STORE_ENDPOINT", value_name = "URL")]
+    model_store_endpoint: String => model_store.endpoint, Some;
+
+    /// Region of the bucket [default: `AWS_REGION`, `AWS_DEFAULT_REGION`, else us-east-1]
+    #[arg(long, env = "CONVOY_MODEL_STORE_REGION", value_name = "NAME")]
+    model_store_region: String => model_store.region, Some;
+
+    /// Whether the bucket stands in the URL's path, not in the host's name [default: true]
+    #[arg(long, env = "CONVOY_MODEL_STORE_PATH_STYLE", value_name = "BOOL")]
+    model_store_path_style: bool => model_store.path_style;
+
+    /// Whether requests go without credentials, to a public bucket [default: false]
+    #[arg(long, env = "CONVOY_MODEL_STORE_ANONYMOUS", value_name = "BOOL")]
+    model_store_anonymous: bool => model_store.anonymous;
+
+    /// Whether an ETag that looks like an MD5 must be that of the bytes [default: true]
+    #[arg(long, env = "CONVOY_MODEL_STORE_CHECK_ETAG", value_name = "BOOL")]
+    model_store_check_etag: bool => model_store.check_etag;
 
     /// Folder in which it is kept how models were tuned [default: ~/.cache/convoy/tuning]
     #[arg(long, env = "CONVOY_TUNING_CACHE", value_name = "DIR")]
@@ -370,6 +408,11 @@ mod tests {
         for (option, value) in [
             ("--model-repository", default.model_repository.display().to_string()),
             ("--model-control-poll-interval-ms", default.model_control.poll_interval_ms.to_string()),
+            ("--model-store-poll-interval-ms", default.model_store.poll_interval_ms.to_string()),
+            ("--model-store-max-bytes", default.model_store.max_bytes.to_string()),
+            ("--model-store-path-style", default.model_store.path_style.to_string()),
+            ("--model-store-anonymous", default.model_store.anonymous.to_string()),
+            ("--model-store-check-etag", default.model_store.check_etag.to_string()),
             ("--http-address", default.http.address.to_string()),
             ("--http-max-body-bytes", default.http.max_body_bytes.to_string()),
             ("--http-max-json-depth", default.http.max_json_depth.to_string()),

@@ -50,6 +50,12 @@ impl TlsConfig {
     }
 }
 
+/// Says which cryptography the TLS of clients takes that cannot be told otherwise: this server's own, and no second one.
+pub fn prepare_clients() {
+    // An error says that it has been said before, which is as well.
+    drop(ring::default_provider().install_default());
+}
+
 /// What is spoken on a connection, as the handshake settles it.
 #[derive(Debug, Clone, Copy)]
 pub enum Protocol {

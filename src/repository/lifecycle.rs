@@ -15,7 +15,7 @@ use super::loader::Action;
 use super::overrides::Overrides;
 use super::served::{Served, Serving};
 use super::state::Entry;
-use super::{Model, Repository, layout, shutting_down, watcher};
+use super::{Model, Repository, layout, shutting_down, stocking, watcher};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many models are loaded at the same time. Loading is one thread's work and takes twice the model's memory while it lasts.
@@ -83,7 +83,9 @@ impl Lines {
 fn is_same(one: &Action, other: &Action) -> bool {
     match (one, other) {
         // Overrides are a client's own: it must get its own answer.
-        (Action::Load(one), Action::Load(other)) => one.is_empty() && other.is_empty(),
+        (Action::Load(one), Action::Load(other)) | (Action::Refresh(one), Action::Refresh(other)) => {
+            one.is_empty() && other.is_empty()
+        }
         (Action::Follow(_), Action::Follow(_)) => true,
         (one, other) => one == other,
     }
@@ -103,6 +105,7 @@ impl Repository {
     /// # Errors
     /// `NotFound` when the repository cannot be read.
     pub async fn start(self: &Arc<Self>) -> Result<()> {
+        self.stock_at_start().await?;
         let present = self.blocking(|repository| layout::models(&repository.root)).await?;
         let names = present.iter().map(|(name, _)| name.as_str());
         let mut wanted: Vec<_> = names.filter(|name| self.control.loads_at_start(name)).collect();
@@ -121,6 +124,7 @@ impl Repository {
         }
         if let Some(settling) = following {
             tokio::spawn(watcher::follow(Arc::clone(self), settling));
+            tokio::spawn(stocking::follow(Arc::clone(self)));
         }
         Ok(())
     }
@@ -133,10 +137,10 @@ impl Repository {
     /// `InvalidArgument` for overrides that cannot be, `Unavailable` while the server shuts down; else why it cannot be loaded.
     pub async fn load(self: &Arc<Self>, name: &str, overrides: Overrides) -> Result<()> {
         self.check_offered("loaded", name)?;
-        self.wait_for(name, Action::Load(overrides)).await?;
+        self.wait_for(name, Action::Refresh(overrides)).await?;
         for member in self.members(name) {
             if self.get(&member, None).is_err() {
-                self.wait_for(&member, Action::Load(Overrides::default())).await?;
+                self.wait_for(&member, Action::Refresh(Overrides::default())).await?;
             }
         }
         Ok(())

@@ -29,6 +29,8 @@ const TUNING: &str = "it is being measured how the model runs best, as its confi
 pub(super) enum Action {
     /// Load it, or load all of it again.
     Load(Overrides),
+    /// Bring what its store has of it into its folder, where there is a store, and load it.
+    Refresh(Overrides),
     /// Follow its folder, which has this fingerprint: what has not changed is kept.
     Follow(Fingerprint),
     /// Take it out of service.
@@ -77,6 +79,10 @@ impl Repository {
     pub(super) fn perform(&self, name: &str, action: &Action) -> Outcome {
         match action {
             Action::Load(overrides) => self.load_from(name, overrides, None),
+            Action::Refresh(overrides) => match self.restock(name, overrides) {
+                Ok(()) => self.load_from(name, overrides, None),
+                Err(error) => Err(error).into(),
+            },
             Action::Follow(fingerprint) => self.load_from(name, &Overrides::default(), Some(fingerprint)),
             // As Triton has it, a model that is not loaded is unloaded with success.
             Action::Unload | Action::Remove if !self.knows(name) => Ok(()).into(),

@@ -23,6 +23,7 @@ mod registry;
 mod served;
 mod single_model;
 mod state;
+mod stocking;
 mod sync;
 mod translate;
 pub mod tuning;
@@ -55,6 +56,7 @@ use crate::engine::Runtime;
 use crate::error::{Error, Result};
 use crate::response_cache::ResponseCache;
 use crate::scheduler::device::Devices;
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// One row of the repository index.
@@ -79,6 +81,7 @@ pub struct Repository {
     metrics: Metrics,
     devices: Devices,
     response_cache: Option<ResponseCache>,
+    store: Option<Store>,
     tuner: Tuner,
     models: Registry<Serving>,
     lines: Mutex<Lines>,
@@ -99,6 +102,7 @@ impl Repository {
             metrics,
             devices: Devices::new(),
             response_cache: None,
+            store: None,
             tuner: Tuner::default(),
             models: Registry::default(),
             lines: Mutex::default(),
@@ -111,6 +115,11 @@ impl Repository {
     /// Has the models that are loaded from now on keep their answers in `cache`, unless their configuration says otherwise.
     pub fn with_response_cache(self, cache: Option<ResponseCache>) -> Self {
         Self { response_cache: cache, ..self }
+    }
+
+    /// Has `store` bring to the root what is loaded from it.
+    pub fn with_store(self, store: Option<Store>) -> Self {
+        Self { store, ..self }
     }
 
     /// Keeps in `folder` how models were tuned. Without it they are tuned whenever they are loaded.
@@ -210,11 +219,11 @@ impl Repository {
     pub fn full_index(&self) -> Vec<IndexEntry> {
         let mut index = self.index();
         if self.control.mode == ModelControlMode::Explicit
-            && let Ok(present) = layout::models(&self.root)
+            && let Ok(present) = self.present()
         {
-            let unknown = present.into_iter().filter(|(name, _)| !index.iter().any(|entry| entry.name == *name));
+            let unknown = present.into_iter().filter(|name| !index.iter().any(|entry| entry.name == *name));
             let unknown: Vec<_> = unknown
-                .map(|(name, _)| IndexEntry {
+                .map(|name| IndexEntry {
                     name,
                     version: None,
                     state: ModelState::Unavailable,

@@ -1,0 +1,138 @@
+//! What a store's errors mean to whoever has set it up.
+
+use std::error::Error as StdError;
+
+use object_store::Error as StoreError;
+
+use crate::error::{Error, ErrorKind};
+
+/// What is known of the store, for the sentences.
+#[derive(Debug, Clone)]
+pub(super) struct Words {
+    pub(super) bucket: String,
+    /// The URL, or whose it is.
+    pub(super) endpoint: String,
+}
+
+impl Words {
+    /// The error as a sentence that says what to do; the store's own text is its cause.
+    pub(super) fn of(&self, error: &StoreError) -> Error {
+        let (bucket, endpoint) = (&self.bucket, &self.endpoint);
+        let text = chain(error);
+        let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
+        let (kind, said) = match (code, error) {
+            (Some("NoSuchBucket"), _) => (ErrorKind::NotFound, format!("there is no bucket {bucket} at {endpoint}")),
+            (Some("InvalidAccessKeyId"), _) => {
+                (ErrorKind::PermissionDenied, format!("{endpoint} does not know the access key (AWS_ACCESS_KEY_ID)"))
+            }
+            (Some("SignatureDoesNotMatch"), _) => (
+                ErrorKind::PermissionDenied,
+                format!("{endpoint} does not take the secret key (AWS_SECRET_ACCESS_KEY)"),
+            ),
+            (Some("ExpiredToken" | "InvalidToken"), _) => (
+                ErrorKind::PermissionDenied,
+                format!("{endpoint} does not take the session token: it may have expired"),
+            ),
+            (Some("RequestTimeTooSkewed"), _) => {
+                (ErrorKind::PermissionDenied, format!("this machine's clock and that of {endpoint} differ too much"))
+            }
+            (Some("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException"), _) => (
+                ErrorKind::InvalidArgument,
+                format!("the bucket {bucket} is in another region: set model_store.region"),
+            ),
+            _ if text.contains("incorrectly configured region") => (
+                ErrorKind::InvalidArgument,
+                format!("the bucket {bucket} is in another region: set model_store.region"),
+            ),
+            _ if is_denied(error, &text) => (
+                ErrorKind::PermissionDenied,
+                format!(
+                    "{endpoint} denies access to the bucket {bucket}: the credentials need s3:ListBucket on it and s3:GetObject \
+                     on its objects"
+                ),
+            ),
+            _ if text.contains("invalid peer certificate") => (
+                ErrorKind::Unavailable,
+                format!(
+                    "the certificate of {endpoint} is not trusted: SSL_CERT_FILE can name the authorities to trust"
+                ),
+            ),
+            (_, StoreError::NotFound { path, .. }) => {
+                (ErrorKind::NotFound, format!("there is no {path} in the bucket {bucket} at {endpoint}"))
+            }
+            (_, StoreError::InvalidPath { .. }) => {
+                (ErrorKind::InvalidArgument, format!("a key in the bucket {bucket} is no path of a file"))
+            }
+            _ if is_about_credentials(&text) => (
+                ErrorKind::PermissionDenied,
+                format!(
+                    "there are no credentials for {endpoint}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, give the machine or \
+                     pod a role, or set model_store.anonymous for a public bucket"
+                ),
+            ),
+            _ => (ErrorKind::Unavailable, format!("the model store {endpoint} cannot be reached or does not answer")),
+        };
+        Error::new(kind, said).with_source(text)
+    }
+}
+
+/// Whether the store has refused. Only for objects does `object_store` say so by an error of its own.
+fn is_denied(error: &StoreError, text: &str) -> bool {
+    matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. })
+        || ["403 Forbidden", "401 Unauthorized"].iter().any(|status| text.contains(status))
+}
+
+/// Whether it is the instance's metadata service, the last place for credentials, that did not answer.
+fn is_about_credentials(text: &str) -> bool {
+    ["169.254.169.254", "169.254.170.2", "[fd00:ec2::254]", "/latest/api/token"]
+        .iter()
+        .any(|place| text.contains(place))
+}
+
+/// An error and its causes, each that the one before it does not say already.
+fn chain(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(error: &StoreError) -> Error {
+        Words { bucket: "models".into(), endpoint: "http://store".into() }.of(error)
+    }
+
+    fn generic(text: &str) -> StoreError {
+        StoreError::Generic { store: "S3", source: text.into() }
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        for (text, kind, said) in [
+            ("404: <Error><Code>NoSuchBucket</Code></Error>", ErrorKind::NotFound, "no bucket models at http://store"),
+            ("<Code>InvalidAccessKeyId</Code>", ErrorKind::PermissionDenied, "AWS_ACCESS_KEY_ID"),
+            ("<Code>SignatureDoesNotMatch</Code>", ErrorKind::PermissionDenied, "AWS_SECRET_ACCESS_KEY"),
+            ("<Code>PermanentRedirect</Code>", ErrorKind::InvalidArgument, "model_store.region"),
+            ("PUT http://169.254.169.254/latest/api/token", ErrorKind::PermissionDenied, "model_store.anonymous"),
+            ("403 Forbidden: <Code>AccessDenied</Code>", ErrorKind::PermissionDenied, "s3:ListBucket"),
+            ("invalid peer certificate: UnknownIssuer", ErrorKind::Unavailable, "SSL_CERT_FILE"),
+            ("connection refused", ErrorKind::Unavailable, "cannot be reached"),
+        ] {
+            let error = of(&generic(text));
+            assert_eq!(error.kind(), kind, "{text}");
+            assert!(error.message().contains(said) && error.chain().contains(text), "{}", error.chain());
+        }
+        let denied = of(&StoreError::PermissionDenied { path: "m".into(), source: "403".into() });
+        assert!(denied.message().contains("s3:ListBucket"), "{denied}");
+    }
+}
