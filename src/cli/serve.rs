@@ -72,6 +72,10 @@ options! {
     #[arg(long, env = "CONVOY_MODEL_CONTROL_LOAD", value_name = "NAMES", value_delimiter = ',')]
     model_control_load: Vec<String> => model_control.load;
 
+    /// Whether the server is ready only while every model that is to be served is [default: false]
+    #[arg(long, env = "CONVOY_MODEL_CONTROL_STRICT_READINESS", value_name = "BOOL")]
+    model_control_strict_readiness: bool => model_control.strict_readiness;
+
     /// Folder in which it is kept how models were tuned [default: ~/.cache/convoy/tuning]
     #[arg(long, env = "CONVOY_TUNING_CACHE", value_name = "DIR")]
     tuning_cache: PathBuf => tuning.cache, Some;
@@ -344,6 +348,7 @@ mod tests {
         for (option, value) in [
             ("--model-repository", default.model_repository.display().to_string()),
             ("--model-control-poll-interval-ms", default.model_control.poll_interval_ms.to_string()),
+            ("--model-control-strict-readiness", default.model_control.strict_readiness.to_string()),
             ("--http-address", default.http.address.to_string()),
             ("--http-max-body-bytes", default.http.max_body_bytes.to_string()),
             ("--http-max-json-depth", default.http.max_json_depth.to_string()),
