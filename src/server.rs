@@ -19,7 +19,7 @@ use crate::inference::Inference;
 use crate::net::{Protocol, Tls};
 use crate::repository::Repository;
 use crate::response_cache::ResponseCache;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, register_process_metrics};
 
 /// A running server. Dropped without [`Server::shutdown`], its listeners go on until the runtime ends.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ impl Server {
 
         let runtime = Runtime::load(config.onnxruntime_library.as_deref())?;
         let metrics = Metrics::new();
+        register_process_metrics(metrics.registry())
+            .map_err(|error| Error::internal("the metrics of the process cannot be made").with_source(error))?;
         let explain_metrics = ExplainMetrics::register(metrics.registry())?;
         let explainer = Explainer::new(runtime.clone(), &config.explain, config.limits.picture(), explain_metrics);
         let repository = Repository::new(config.model_repository, config.model_control, runtime, metrics.clone());

@@ -5,7 +5,6 @@ mod floor;
 mod grpc;
 mod http;
 mod open;
-mod process;
 mod report;
 mod requests;
 mod target;
@@ -19,11 +18,11 @@ use bytes::Bytes;
 use clap::Args;
 
 use self::closed::Load;
-use self::process::Usage;
 use self::report::{Format, Measurement, Offered, Report};
 use self::requests::{Common, Payload, Requests, TensorForm};
 use self::target::Target;
 use crate::engine::Runtime;
+use crate::telemetry::Usage;
 
 /// Load a running server and report throughput, latency and its CPU time
 #[derive(Debug, Args)]

@@ -13,10 +13,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::process::Usage;
 use super::report::{Measurement, Offered};
 use super::requests::{Answer, Requests};
 use super::target::{Connection, Target};
+use crate::telemetry::Usage;
 
 /// The most connections. Beyond them a request waits for one, and the wait counts. Within what a process may usually open.
 const MAX_CONNECTIONS: usize = 512;
