@@ -12,6 +12,7 @@ mod process;
 mod progress;
 mod serve;
 mod setup;
+mod stage;
 mod test;
 mod venv;
 mod wheel;
@@ -31,6 +32,8 @@ Usage: cargo xtask <VERB>
   test [-- ARGS...]           set up, then run every test; ARGS go to `cargo test`, a filter for instance
   bench [-- PARTS...]         set up, then measure: the server beside its floor (floor), HTTP and gRPC (protocols),
                               memory (memory); all where none is named. `--seconds S`: so long a measurement
+  fetch [--gpu]               fetch what the server and its example model are made from, and build nothing
+  stage [--gpu] FOLDER        set up, then copy into FOLDER what an image installs: binary, libraries, model
   ci                          fmt, cargo-deny, clippy, rustdoc and every test: what a change must pass
 
 --gpu takes ONNX Runtime's CUDA build instead of the CPU's.
@@ -60,6 +63,10 @@ fn run(arguments: &[String]) -> Result<()> {
         (["serve"], arguments) => serve::serve(Device::Cpu, arguments),
         (["serve", "--gpu"], arguments) => serve::serve(Device::Gpu, arguments),
         (["test"], arguments) => test::test(arguments),
+        (["fetch"], []) => setup::fetch(Device::Cpu),
+        (["fetch", "--gpu"], []) => setup::fetch(Device::Gpu),
+        (["stage", folder], []) if !folder.starts_with('-') => stage::stage(Device::Cpu, folder),
+        (["stage", "--gpu", folder], []) => stage::stage(Device::Gpu, folder),
         (["bench"], arguments) => bench::bench(arguments),
         (["ci"], []) => ci::ci(),
         ([] | ["help" | "-h" | "--help"], []) => {
