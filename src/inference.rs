@@ -160,9 +160,10 @@ impl Inference {
         models
     }
 
-    /// Whether the server should get traffic: everything loaded (or found unavailable), and not draining.
+    /// Whether the server should get traffic: everything loaded (or found unavailable, unless readiness is strict), and not
+    /// draining.
     pub fn is_ready(&self) -> bool {
-        *self.inner.ready.borrow()
+        *self.inner.ready.borrow() && self.inner.repository.is_sufficient()
     }
 
     /// Says whether the server should get traffic.

@@ -20,7 +20,7 @@ use crate::net::{Places, Protocol, Tls};
 use crate::repository::{Repository, SingleModel};
 use crate::response_cache::ResponseCache;
 use crate::store::Store;
-use crate::telemetry::{BuildInfo, Metrics, Tracing};
+use crate::telemetry::{BuildInfo, Metrics, Tracing, register_process_metrics};
 
 /// How long the last spans may take to be sent, when everything else has ended.
 const LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -63,6 +63,8 @@ impl Server {
 
         let runtime = Runtime::load(config.onnxruntime_library.as_deref())?;
         let metrics = Metrics::new();
+        register_process_metrics(metrics.registry())
+            .map_err(|error| Error::internal("the metrics of the process cannot be made").with_source(error))?;
         let tracing = Tracing::start(&config.tracing, metrics.registry())?;
         let build = BuildInfo::new(runtime.build());
         build.register(metrics.registry());

@@ -160,3 +160,98 @@ async fn what_fails_is_said_in_every_way() {
         assert!(stderr.contains(said), "{way:?}: {stderr}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_requests_came_to_nothing_is_written_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let [picture, failures] = ["picture.png", "failures.csv"].map(|name| folder.path().join(name));
+    std::fs::write(&picture, server::png([1, 2, 3])).unwrap();
+    let url = format!("http://{}", answering(&[200, 503, 504, 500]).await);
+    let began = unix_ms();
+    let arguments = ["--url", &url, "--image", picture.to_str().unwrap(), "--rate", "100", "--duration-s", "0.5"];
+    let output = bench(&[&arguments[..], &["--failures", failures.to_str().unwrap()]].concat()).await;
+    let ended = unix_ms();
+    let row = &serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["measurements"][0];
+    let text = std::fs::read_to_string(&failures).unwrap();
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("due_unix_ms,took_ms,said"));
+    let mut said = std::collections::BTreeMap::<_, u64>::new();
+    for line in lines {
+        let fields: Vec<_> = line.split(',').collect();
+        assert!((began..=ended).contains(&fields[0].parse::<u128>().unwrap()), "{began} {line} {ended}");
+        *said.entry(fields[2]).or_default() += 1;
+    }
+    let counts = [("status 503", "refused"), ("status 504", "expired"), ("status 500", "errors")];
+    for (status, column) in counts {
+        assert_eq!(said.get(status).copied(), row[column].as_u64(), "{status}: {text}");
+        assert!(said[status] > 0, "{text}");
+    }
+    assert_eq!(said.len(), counts.len(), "{text}");
+}
+
+fn unix_ms() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_is_interrupted_reports_what_it_has_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("picture.png");
+    std::fs::write(&picture, server::png([1, 2, 3])).unwrap();
+    let (url, turn) = counting().await;
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convoy"));
+    command.args(["bench", "--format", "json", "--warmup-s", "0", "--rate", "50", "--duration-s", "600"]);
+    command.args(["--url", &url, "--image", picture.to_str().unwrap()]).stdout(std::process::Stdio::piped());
+    let load = command.spawn().unwrap();
+    while turn.load(Ordering::Relaxed) < 5 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let interrupt = std::process::Command::new("kill").args(["-INT", &load.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    let output = tokio::task::spawn_blocking(move || load.wait_with_output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let row = &serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["measurements"][0];
+    assert_eq!(row["requests"].as_u64(), Some(turn.load(Ordering::Relaxed) as u64), "{row}");
+    assert!(row["elapsed_s"].as_f64().unwrap() < 300.0, "{row}");
+}
+
+/// A server that answers every request with success, and how many it has had.
+async fn counting() -> (String, Arc<AtomicUsize>) {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&turn);
+    let answer = move || async move { counted.fetch_add(1, Ordering::Relaxed).to_string() };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    (url, turn)
+}
+
+/// A server that closes a connection after each answer without saying so, as one that has been idle for long.
+async fn closing() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                if stream.read(&mut head).await.is_ok_and(|bytes| bytes > 0) {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_closed_while_idle_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("picture.png");
+    std::fs::write(&picture, server::png([1, 2, 3])).unwrap();
+    let url = closing().await;
+    // Far apart, so that each finds the last one's connection closed.
+    let output =
+        bench(&["--url", &url, "--image", picture.to_str().unwrap(), "--rate", "10", "--duration-s", "1.5"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

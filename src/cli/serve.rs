@@ -77,6 +77,10 @@ options! {
     #[arg(long, env = "CONVOY_MODEL_CONTROL_LOAD", value_name = "NAMES", value_delimiter = ',')]
     model_control_load: Vec<String> => model_control.load;
 
+    /// Whether the server is ready only while every model that is to be served is [default: false]
+    #[arg(long, env = "CONVOY_MODEL_CONTROL_STRICT_READINESS", value_name = "BOOL")]
+    model_control_strict_readiness: bool => model_control.strict_readiness;
+
     /// Folder in which it is kept what was fetched from a model store [default: ~/.cache/convoy/stores]
     #[arg(long, env = "CONVOY_MODEL_STORE_CACHE", value_name = "DIR")]
     model_store_cache: PathBuf => model_store.cache, Some;
@@ -408,6 +412,7 @@ mod tests {
         for (option, value) in [
             ("--model-repository", default.model_repository.display().to_string()),
             ("--model-control-poll-interval-ms", default.model_control.poll_interval_ms.to_string()),
+            ("--model-control-strict-readiness", default.model_control.strict_readiness.to_string()),
             ("--model-store-poll-interval-ms", default.model_store.poll_interval_ms.to_string()),
             ("--model-store-max-bytes", default.model_store.max_bytes.to_string()),
             ("--model-store-path-style", default.model_store.path_style.to_string()),

@@ -21,6 +21,8 @@ pub struct ModelControlConfig {
     pub poll_interval_ms: u64,
     /// In the mode `explicit`: the models that are loaded when the server starts; `*` alone for all.
     pub load: Vec<String>,
+    /// Whether the server is ready only while every model that is to be served is.
+    pub strict_readiness: bool,
 }
 
 /// Who decides which models are loaded.
@@ -38,7 +40,7 @@ pub enum ModelControlMode {
 
 impl Default for ModelControlConfig {
     fn default() -> Self {
-        Self { mode: ModelControlMode::None, poll_interval_ms: 5_000, load: Vec::new() }
+        Self { mode: ModelControlMode::None, poll_interval_ms: 5_000, load: Vec::new(), strict_readiness: false }
     }
 }
 

@@ -206,6 +206,11 @@ impl Repository {
         models.iter().filter(|(_, entry)| !entry.is_unloaded()).map(|(name, _)| name.clone()).collect()
     }
 
+    /// Whether what serves is enough for the server to get traffic: with strict readiness, every model that is to be served.
+    pub fn is_sufficient(&self) -> bool {
+        !self.control.strict_readiness || self.names().iter().all(|name| self.get(name, None).is_ok())
+    }
+
     /// Every model and version that is known, with its state.
     pub fn index(&self) -> Vec<IndexEntry> {
         let models = self.models.read();

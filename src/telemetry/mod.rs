@@ -8,6 +8,7 @@ mod families;
 mod logging;
 mod metrics;
 mod outcome;
+mod process;
 mod request_id;
 mod requests;
 mod trace;
@@ -19,6 +20,7 @@ pub use exposition::Exposition;
 pub use logging::{LogConfig, LogFormat, start_logging};
 pub use metrics::{BatchTimes, Metrics, ModelMetrics};
 pub use outcome::{Outcome, Refusal};
+pub use process::{Usage, register_process_metrics};
 pub use request_id::RequestIds;
 pub use requests::request_metrics;
 pub use trace::{

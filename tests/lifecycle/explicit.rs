@@ -50,6 +50,30 @@ async fn nothing_is_loaded_until_a_client_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strict_readiness_follows_what_is_to_be_served() {
+    let repository = two_models().with_broken("c");
+    let mut config = explicit_all(&repository);
+    config.model_control.strict_readiness = true;
+    let server = start(config).await;
+    let ready = async || {
+        let http = http::get(&server, "/v2/health/ready").await.status.as_u16();
+        let mut client = HealthClient::new(grpc::channel(&server).await);
+        let answer = client.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+        (http, answer.status())
+    };
+    assert_eq!(ready().await, (503, ServingStatus::NotServing));
+    // What was unloaded on purpose is not to be served.
+    assert_eq!(unload(&server, "c").await.0, 200);
+    assert_eq!(ready().await, (200, ServingStatus::Serving));
+    assert_ne!(load(&server, "c").await.0, 200);
+    assert_eq!(ready().await, (503, ServingStatus::NotServing));
+    put(repository.path(), "c/1", &saying(3.0));
+    assert_eq!(load(&server, "c").await.0, 200);
+    assert_eq!(ready().await, (200, ServingStatus::Serving));
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_loaded_at_the_start() {
     let repository = two_models();
     let mut config = explicit(&repository);

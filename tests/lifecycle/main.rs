@@ -12,7 +12,6 @@ mod http;
 #[path = "../support/memory.rs"]
 mod memory;
 #[path = "../support/server.rs"]
-#[expect(dead_code, reason = "what is broken here breaks while it serves")]
 mod server;
 
 mod concurrency;

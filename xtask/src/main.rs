@@ -7,11 +7,13 @@ mod archive;
 mod bench;
 mod bundle;
 mod ci;
+mod docker_test;
 mod pins;
 mod process;
 mod progress;
 mod serve;
 mod setup;
+mod stage;
 mod test;
 mod venv;
 mod wheel;
@@ -32,6 +34,10 @@ Usage: cargo xtask <VERB>
   bench [-- PARTS...]         set up, then measure: the server beside its floor (floor), HTTP and gRPC (protocols),
                               overload (overload), memory (memory, reloads), explanations (explanations); all where
                               none is named. `--seconds S`: so long a measurement
+  fetch [--gpu]               fetch what the server and its example model are made from, and build nothing
+  stage [--gpu] FOLDER        set up, then copy into FOLDER what an image installs: binary, libraries, model
+  docker-test [-- OPTIONS...] build the images, run three replicas behind HAProxy, and restart, kill, freeze and scale them under
+                              load; `--if-possible`, `--image NAME`, `--rate R`
   ci                          fmt, cargo-deny, clippy, rustdoc and every test: what a change must pass
 
 --gpu takes ONNX Runtime's CUDA build instead of the CPU's.
@@ -61,7 +67,12 @@ fn run(arguments: &[String]) -> Result<()> {
         (["serve"], arguments) => serve::serve(Device::Cpu, arguments),
         (["serve", "--gpu"], arguments) => serve::serve(Device::Gpu, arguments),
         (["test"], arguments) => test::test(arguments),
+        (["fetch"], []) => setup::fetch(Device::Cpu),
+        (["fetch", "--gpu"], []) => setup::fetch(Device::Gpu),
+        (["stage", folder], []) if !folder.starts_with('-') => stage::stage(Device::Cpu, folder),
+        (["stage", "--gpu", folder], []) => stage::stage(Device::Gpu, folder),
         (["bench"], arguments) => bench::bench(arguments),
+        (["docker-test"], arguments) => docker_test::docker_test(arguments),
         (["ci"], []) => ci::ci(),
         ([] | ["help" | "-h" | "--help"], []) => {
             println!("{USAGE}");

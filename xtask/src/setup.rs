@@ -11,6 +11,18 @@ use crate::pins::{self, Device};
 use crate::process;
 use crate::progress;
 
+/// What [`fetch`] has brought.
+#[derive(Debug)]
+struct Fetched {
+    /// The folder of ONNX Runtime.
+    onnxruntime: PathBuf,
+    weights: PathBuf,
+    labels: PathBuf,
+    photo: PathBuf,
+    /// What the model is written from: it is written anew when this changes.
+    inputs: String,
+}
+
 /// What [`setup`] has made.
 #[derive(Debug)]
 pub(crate) struct Ready {
@@ -28,21 +40,38 @@ pub(crate) struct Ready {
 /// The first step that fails ends the set-up; the next call goes on from there.
 pub(crate) fn setup(device: Device) -> Result<Ready> {
     let start = Instant::now();
-    let runtime = pins::onnxruntime(device)?.ensure()?;
-    let checkpoint = pins::checkpoint();
-    let weights = checkpoint.ensure()?.join("efficientnet-lite0.pth");
-    let names = pins::labels();
-    let labels = names.ensure()?.join("labels.json");
-    let photo = pins::cats().ensure()?.join("siamese-cat.jpg");
+    let fetched = fetch_inputs(device)?;
     build_server()?;
     let models = process::root().join("models");
-    export(&weights, &labels, &models.join("efficientnet-lite0"), &(checkpoint.stamp() + &names.stamp()))?;
+    export(&fetched, &models.join("efficientnet-lite0"))?;
 
     if device == Device::Gpu {
         progress::say(&format!("ONNX Runtime's CUDA build needs {}: these must be on the machine", pins::GPU_NEEDS));
     }
     progress::say(&format!("everything is set up ({})", progress::seconds(start.elapsed())));
-    Ok(Ready { onnxruntime: runtime.join(pins::onnxruntime_library()), models, photo })
+    Ok(Ready { onnxruntime: fetched.onnxruntime.join(pins::onnxruntime_library()), models, photo: fetched.photo })
+}
+
+/// Fetches what the server and its example model are made from, and builds nothing: what an image's build keeps as a layer
+/// while the source changes.
+///
+/// # Errors
+/// When something cannot be fetched.
+pub(crate) fn fetch(device: Device) -> Result<()> {
+    fetch_inputs(device).map(drop)
+}
+
+fn fetch_inputs(device: Device) -> Result<Fetched> {
+    let onnxruntime = pins::onnxruntime(device)?.ensure()?;
+    let checkpoint = pins::checkpoint();
+    let names = pins::labels();
+    Ok(Fetched {
+        onnxruntime,
+        weights: checkpoint.ensure()?.join("efficientnet-lite0.pth"),
+        labels: names.ensure()?.join("labels.json"),
+        photo: pins::cats().ensure()?.join("siamese-cat.jpg"),
+        inputs: checkpoint.stamp() + &names.stamp(),
+    })
 }
 
 /// Builds the release binary. cargo finds out by itself whether there is anything to do.
@@ -61,10 +90,10 @@ fn build_server() -> Result<()> {
 }
 
 /// Writes the model into `folder` unless it is there, from these inputs and by this binary.
-fn export(weights: &Path, labels: &Path, folder: &Path, inputs: &str) -> Result<()> {
+fn export(Fetched { weights, labels, inputs, .. }: &Fetched, folder: &Path) -> Result<()> {
     let model = folder.join("1/model.onnx");
     let stamp = process::target().join("checkpoints/efficientnet-lite0.exported");
-    let fresh = fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == inputs)
+    let fresh = fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == *inputs)
         && ["labels.txt", "config.toml"].iter().all(|name| folder.join(name).is_file())
         && modified(&model).is_some_and(|written| Some(written) >= modified(&process::convoy()));
     if fresh {

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 
-use super::process::Usage;
 use super::report::{Measurement, Offered};
 use super::{Until, merge_workers};
 use crate::engine::{Graph, GraphOptions, Runtime, Session};
@@ -18,6 +17,7 @@ use crate::postprocess;
 use crate::preprocess::{PictureLimits, Preprocessor};
 use crate::repository::Machine;
 use crate::repository::config::ModelConfig;
+use crate::telemetry::Usage;
 
 /// Runs the bare loop on `threads` threads, each with a session of its own, and measures it as a server is measured.
 ///

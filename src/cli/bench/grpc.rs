@@ -43,6 +43,10 @@ impl Connection {
         Ok(Self { authority: target.authority.clone(), sender })
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Calls a unary method with a framed message and reads the whole answer.
     pub(super) async fn call(&mut self, requests: &Requests, message: Bytes) -> Result<Answer> {
         let (status, _) = self.exchange(requests.path(), requests.headers(), message).await?;

@@ -26,6 +26,10 @@ impl Connection {
         Ok(Self { authority: target.authority.clone(), sender })
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Posts one request and reads the whole answer.
     pub(super) async fn post(&mut self, requests: &Requests, body: Bytes) -> Result<Answer> {
         let mut request = Request::post(requests.path()).header(HOST, &self.authority).body(Full::new(body))?;

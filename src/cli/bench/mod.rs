@@ -4,8 +4,8 @@ mod closed;
 mod floor;
 mod grpc;
 mod http;
+mod journal;
 mod open;
-mod process;
 mod report;
 mod requests;
 mod target;
@@ -19,11 +19,12 @@ use bytes::Bytes;
 use clap::Args;
 
 use self::closed::Load;
-use self::process::Usage;
+use self::journal::Journal;
 use self::report::{Format, Measurement, Offered, Report};
 use self::requests::{Common, Payload, Requests, TensorForm};
 use self::target::Target;
 use crate::engine::Runtime;
+use crate::telemetry::Usage;
 
 /// Load a running server and report throughput, latency and its CPU time
 #[derive(Debug, Args)]
@@ -68,7 +69,8 @@ pub(super) struct BenchArgs {
     concurrency: Vec<u32>,
 
     /// Requests a second, Poisson distributed and sent whether or not the server keeps up (an open loop), instead of
-    /// --concurrency; latencies count from when a request was due. Several numbers are measured one after the other
+    /// --concurrency; latencies count from when a request was due. Several numbers are measured one after the other. Ctrl-C
+    /// ends a measurement early, and the report says what was seen
     #[arg(long, value_delimiter = ',', value_name = "PER_SECOND", conflicts_with_all = ["concurrency", "stream", "requests", "floor"])]
     rate: Vec<f64>,
 
@@ -104,6 +106,11 @@ pub(super) struct BenchArgs {
     /// With --floor, ONNX Runtime's library [default: ORT_DYLIB_PATH, then beside the executable, then target/onnxruntime]
     #[arg(long, value_name = "FILE")]
     onnxruntime_library: Option<PathBuf>,
+
+    /// With --rate, a file for what was not answered with success: when each request was due (Unix time in milliseconds), how
+    /// long it took, and what was said, as CSV
+    #[arg(long, value_name = "FILE", requires = "rate")]
+    failures: Option<PathBuf>,
 
     /// How the report is printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -175,8 +182,13 @@ async fn measure_server(args: &BenchArgs, pictures: &[Bytes], until: Until) -> R
 async fn measure_open(args: &BenchArgs, target: &Arc<Target>, requests: &Arc<Requests>) -> Result<Vec<Measurement>> {
     let (warmup, duration) = (Duration::from_secs_f64(args.warmup_s), Duration::from_secs_f64(args.duration_s));
     let mut measurements = Vec::new();
+    let mut journal = Journal::new();
     for &rate in &args.rate {
-        measurements.push(open::run(target, requests, open::Load { rate, warmup, duration, pid: args.pid }).await?);
+        let load = open::Load { rate, warmup, duration, pid: args.pid };
+        measurements.push(open::run(target, requests, load, &mut journal).await?);
+    }
+    if let Some(path) = &args.failures {
+        journal.write(path)?;
     }
     Ok(measurements)
 }

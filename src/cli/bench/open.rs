@@ -5,6 +5,7 @@
 //! which it was due, not from when the load got round to sending it, so that a stalled server, or a load that cannot keep up,
 //! shows in the latencies instead of being left out of them (Tene's "coordinated omission").
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::process::Usage;
+use super::journal::Journal;
 use super::report::{Measurement, Offered};
 use super::requests::{Answer, Requests};
 use super::target::{Connection, Target};
+use crate::telemetry::Usage;
 
 /// The most connections. Beyond them a request waits for one, and the wait counts. Within what a process may usually open.
 const MAX_CONNECTIONS: usize = 512;
@@ -38,11 +40,17 @@ pub(super) struct Load {
     pub(super) pid: Option<u32>,
 }
 
-/// Loads the server, and says what became of the requests that were due while it was measured.
+/// Loads the server, and says what became of the requests that were due while it was measured: until the load's end, or until
+/// the process is interrupted.
 ///
 /// Throughput counts the answers that came while it was measured, so that neither what was on its way at the beginning nor what
 /// was at the end distorts it.
-pub(super) async fn run(target: &Arc<Target>, requests: &Arc<Requests>, load: Load) -> Result<Measurement> {
+pub(super) async fn run(
+    target: &Arc<Target>,
+    requests: &Arc<Requests>,
+    load: Load,
+    journal: &mut Journal,
+) -> Result<Measurement> {
     let pool = Arc::new(Pool::new(target, requests));
     // Whether there is a server at all should not show as so many failed requests.
     pool.give_back(Connection::open(target).await?);
@@ -55,6 +63,11 @@ pub(super) async fn run(target: &Arc<Target>, requests: &Arc<Requests>, load: Lo
     let mut measurement = Measurement::new(Offered::Rate(load.rate));
     let mut note = |Outcome { due, finished, result }: Outcome| {
         let latency = finished.saturating_duration_since(due);
+        if due >= began
+            && let Some(said) = why_not(&result, latency, requests.timeout())
+        {
+            journal.note(due, latency, said);
+        }
         match result {
             Ok(answer) => {
                 let is_within = (began..ended).contains(&finished);
@@ -69,8 +82,16 @@ pub(super) async fn run(target: &Arc<Target>, requests: &Arc<Requests>, load: Lo
     };
     let mut sent = JoinSet::new();
     let mut turn = 0;
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
+    let mut elapsed = load.duration;
     loop {
         tokio::select! {
+            // Whoever interrupts wants to know what was seen so far.
+            _ = &mut interrupted => {
+                elapsed = elapsed.min(began.elapsed());
+                usage.abort();
+                break;
+            }
             arrival = arrivals.recv() => {
                 let Some(due) = arrival else { break };
                 sent.spawn(send(Arc::clone(&pool), due, turn));
@@ -84,16 +105,32 @@ pub(super) async fn run(target: &Arc<Target>, requests: &Arc<Requests>, load: Lo
         note(outcome.context("a request's task ended early")?);
     }
     for _ in 0..sent.len() {
-        measurement.fail(format!("no answer within {} s of the load's end", PATIENCE.as_secs()));
+        let said = format!("no answer within {} s of the load's end", PATIENCE.as_secs());
+        // When each was due is gone with its task: it is counted to the end.
+        journal.note(ended, PATIENCE, said.clone());
+        measurement.fail(said);
     }
-    measurement.elapsed = load.duration;
-    if let Some((before, after)) = usage.await?? {
+    measurement.elapsed = elapsed;
+    // There is none of a load that was interrupted.
+    if let Ok(usage) = usage.await
+        && let Some((before, after)) = usage?
+    {
         measurement.note_usage(before, after);
     }
     if measurement.is_empty() {
         bail!("no request was due in the time given: measure longer");
     }
     Ok(measurement)
+}
+
+/// What is said of a request that was not answered with success within its `timeout`.
+fn why_not(result: &Result<Answer>, latency: Duration, timeout: Option<Duration>) -> Option<String> {
+    match result {
+        Ok(answer) if answer.is_on_time(latency, timeout) => None,
+        Ok(Answer::Success) => Some("answered after the timeout".to_owned()),
+        Ok(Answer::Refused(said) | Answer::Expired(said) | Answer::Failed(said)) => Some(said.clone()),
+        Err(error) => Some(format!("{error:#}")),
+    }
 }
 
 /// What became of a request.
@@ -160,14 +197,19 @@ impl Pool {
 
     async fn send(&self, turn: usize) -> Result<Answer> {
         let _place = self.places.acquire().await?;
-        let idle = self.idle().pop();
-        let mut connection = match idle {
+        let mut connection = match self.open_one() {
             Some(connection) => connection,
             None => Connection::open(&self.target).await?,
         };
         let answer = connection.send(&self.requests, turn).await?;
         self.give_back(connection);
         Ok(answer)
+    }
+
+    /// The one that was used last, of those that the server has not closed meanwhile, as it may: nothing was sent on them.
+    fn open_one(&self) -> Option<Connection> {
+        let mut idle = self.idle();
+        std::iter::from_fn(|| idle.pop()).find(|connection| !connection.is_closed())
     }
 
     fn give_back(&self, connection: Connection) {

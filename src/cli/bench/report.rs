@@ -8,8 +8,8 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::process::Usage;
 use super::requests::Answer;
+use crate::telemetry::Usage;
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -99,6 +99,14 @@ impl Connection {
         })
     }
 
+    /// Whether the server is known to have closed it.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Http(connection) => connection.is_closed(),
+            Self::Grpc(connection) => connection.is_closed(),
+        }
+    }
+
     /// Sends the request whose turn it is and reads the whole answer.
     ///
     /// # Errors
