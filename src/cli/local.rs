@@ -25,7 +25,7 @@ pub(super) struct LocalArgs {
     #[arg(long)]
     version: Option<u64>,
 
-    /// The folder that holds the models, or a store of them: an archive, an image layout, s3://bucket/prefix
+    /// The folder that holds the models, or a store of them: an archive, an image layout, `s3://bucket/prefix`
     #[arg(long, value_name = "DIR", default_value = "models", env = "CONVOY_MODEL_REPOSITORY")]
     model_repository: PathBuf,
 

@@ -47,7 +47,7 @@ macro_rules! options {
 }
 
 options! {
-    /// Folder of models, `<name>/<version>/model.onnx`, or a tar archive, an OCI image layout or s3://bucket/prefix with such
+    /// Folder of models, `<name>/<version>/model.onnx`, or a tar archive, an OCI image layout or `s3://bucket/prefix` with such
     /// a folder [default: models]
     #[arg(long, env = "CONVOY_MODEL_REPOSITORY", value_name = "DIR")]
     model_repository: PathBuf => model_repository;
@@ -114,7 +114,7 @@ options! {
     #[arg(long, env = "CONVOY_MODEL_STORE_ANONYMOUS", value_name = "BOOL")]
     model_store_anonymous: bool => model_store.anonymous;
 
-    /// Whether an ETag that looks like an MD5 must be that of the bytes [default: true]
+    /// Whether an `ETag` that looks like an MD5 must be that of the bytes [default: true]
     #[arg(long, env = "CONVOY_MODEL_STORE_CHECK_ETAG", value_name = "BOOL")]
     model_store_check_etag: bool => model_store.check_etag;
 

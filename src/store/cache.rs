@@ -100,7 +100,9 @@ impl Cache {
         }
         let links = || entries("models").map(|entry| entry.path());
         let (hidden, models): (Vec<_>, Vec<_>) = links().partition(|path| is_hidden(path));
-        hidden.iter().for_each(|path| remove(path));
+        for path in &hidden {
+            remove(path);
+        }
         let used: BTreeSet<_> = models.iter().filter_map(|link| fs::canonicalize(link).ok()).collect();
         for tree in entries("trees").map(|entry| entry.path()) {
             if fs::canonicalize(&tree).is_ok_and(|tree| !used.contains(&tree)) {

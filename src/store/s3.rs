@@ -142,10 +142,10 @@ impl Bucket {
                 let key = format!("{}{model}/{path}", self.prefix);
                 self.fetch_one(&key, object, cache).await.map(|file| (path.clone(), file))
             });
-            let mut fetched = futures_util::stream::iter(fetches).buffer_unordered(PARALLEL);
+            let mut answers = futures_util::stream::iter(fetches).buffer_unordered(PARALLEL);
             let mut result = Ok(());
-            while let Some(fetch) = fetched.next().await {
-                match fetch {
+            while let Some(answer) = answers.next().await {
+                match answer {
                     Ok((path, file)) => drop(files.insert(path, file)),
                     Err(error) => result = result.and(Err(error)),
                 }
