@@ -1,6 +1,7 @@
 //! Models out of archives, images and a bucket, through real listeners, with the real ONNX Runtime and a real S3 server.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::float_cmp, reason = "these numbers are exact")]
 
 #[path = "../support/graphs.rs"]
 #[expect(dead_code, reason = "other tests need other graphs")]
