@@ -15,7 +15,6 @@ use crate::progress;
 const RELEASE: &str = "bookworm";
 /// The one whose HAProxy and Prometheus are of the versions that the compose file names.
 const OPERATORS_RELEASE: &str = "forky";
-const MIRROR: &str = "http://deb.debian.org/debian";
 /// Beside what every Debian has: what `rust:…-bookworm` has, and what the Dockerfile adds, so that this is fetched once.
 const BUILD_PACKAGES: &str = "ca-certificates,gcc,g++,libc6-dev,make,nasm,python3-minimal,python3-pip";
 /// What distroless' `cc` is made of.
@@ -87,7 +86,10 @@ fn pull(daemon: &Daemon, name: &str) -> bool {
 fn make_build(daemon: &Daemon, name: &str) -> Result<()> {
     let root = Scratch::new("build")?;
     let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", &format!("--include={BUILD_PACKAGES}"), RELEASE]).arg(&root.0).arg(MIRROR);
+    debootstrap
+        .args(["--variant=minbase", &format!("--include={BUILD_PACKAGES}"), RELEASE])
+        .arg(&root.0)
+        .arg(mirror()?);
     output(&mut debootstrap)?;
     let sysroot = PathBuf::from(output(Command::new("rustc").args(["--print", "sysroot"]))?);
     let rust = root.0.join("usr/local/rust");
@@ -122,6 +124,17 @@ fn make_operator(daemon: &Daemon, name: &str, package: &str, changes: &[&str]) -
     import(daemon, &root.0, changes, name)
 }
 
+/// The mirror of Debian that this machine's own packages come from.
+fn mirror() -> Result<String> {
+    let mut apt = Command::new("apt-get");
+    let targets = output(apt.args(["indextargets", "--format", "$(REPO_URI)", "Label: Debian"]))?;
+    let mirror = targets
+        .lines()
+        .next()
+        .context("apt knows no mirror of Debian: is this Debian, and was `apt-get update` run?")?;
+    Ok(mirror.to_owned())
+}
+
 /// Has apt find out what `packages` need in an empty system of this release, fetch it, and unpacks it into `root`.
 fn unpack(release: &str, packages: &[&str], root: &Path) -> Result<()> {
     let apt = Scratch::new("apt")?;
@@ -130,7 +143,7 @@ fn unpack(release: &str, packages: &[&str], root: &Path) -> Result<()> {
     }
     fs::write(apt.0.join("status"), "")?;
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    fs::write(apt.0.join("sources.list"), format!("deb [signed-by={keyring}] {MIRROR} {release} main\n"))?;
+    fs::write(apt.0.join("sources.list"), format!("deb [signed-by={keyring}] {} {release} main\n", mirror()?))?;
     let folder = apt.0.display();
     let options = [
         format!("Dir::Etc::sourcelist={folder}/sources.list"),
@@ -170,7 +183,6 @@ fn unpack(release: &str, packages: &[&str], root: &Path) -> Result<()> {
     }
     fs::create_dir_all(root.join("etc"))?;
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534::/:/sbin/nologin\n")?;
-    // An archive's packages may say nothing of certificate authorities beyond a list that a script makes into one file.
     Ok(())
 }
 
