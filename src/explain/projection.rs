@@ -134,12 +134,12 @@ fn saliency(subject: &Subject, projection: &[f32]) -> Result<Heatmap> {
     let (height, width) = subject.graph.input_size();
     let mut data = vec![0f32; height * width];
     for plane in projection.chunks_exact(height * width) {
-        // A NaN must not be lost beside a number.
-        data.iter_mut().zip(plane).filter(|(largest, value)| !(value.abs() <= **largest)).for_each(
-            |(largest, value)| {
+        for (largest, value) in data.iter_mut().zip(plane) {
+            // A NaN must not be lost beside a number.
+            if value.is_nan() || value.abs() > *largest {
                 *largest = value.abs();
-            },
-        );
+            }
+        }
     }
     Heatmap::new(height, width, data)
 }
