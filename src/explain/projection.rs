@@ -135,8 +135,10 @@ fn saliency(subject: &Subject, projection: &[f32]) -> Result<Heatmap> {
     let mut data = vec![0f32; height * width];
     for plane in projection.chunks_exact(height * width) {
         for (largest, value) in data.iter_mut().zip(plane) {
-            // `max` alone would lose a NaN beside a number.
-            *largest = if largest.is_nan() || value.is_nan() { f32::NAN } else { largest.max(value.abs()) };
+            // A NaN must not be lost beside a number.
+            if value.is_nan() || value.abs() > *largest {
+                *largest = value.abs();
+            }
         }
     }
     Heatmap::new(height, width, data)

@@ -180,14 +180,17 @@ async fn bad_requests_say_what_is_wrong() {
 #[tokio::test]
 async fn the_listing_tells_what_is_ready_and_what_is_not() {
     let (server, _repository) = server().await;
-    let body = get(&server, "/v1/models").await.json();
+    let mut body = get(&server, "/v1/models").await.json();
     assert_eq!(body["models"], json!(["broken", "means", "nameless"]));
+    let loaded = body["details"][1].as_object_mut().unwrap().remove("loaded_ms").unwrap();
+    assert!(loaded["1"].as_u64().is_some_and(|time| time > 1_700_000_000_000), "{loaded}");
     let expected = json!({"name": "means", "versions": ["1"], "state": "READY", "classes": 3,
         "input_size": {"height": 8, "width": 8}, "provider": "cpu"});
     assert_eq!(body["details"][1], expected);
 
     let mut answer = get(&server, "/v1/models/means").await.json();
     assert_eq!(answer.as_object_mut().unwrap().remove("ready"), Some(json!(true)));
+    assert_eq!(answer.as_object_mut().unwrap().remove("loaded_ms"), Some(loaded));
     assert_eq!(answer, expected);
     let answer = get(&server, "/v1/models/broken").await.json();
     assert_eq!((&answer["ready"], &answer["state"]), (&json!(false), &json!("UNAVAILABLE")));
