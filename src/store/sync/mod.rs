@@ -1,27 +1,25 @@
 //! Bringing what is in the cache into step with what is in the store.
 
+mod archive;
+mod bucket;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
-use super::archive::{self, read_sums};
-use super::listing::{Change, Listing, Object, Settling, Unit};
+use self::archive::{keep, single};
+use super::listing::{Change, Listing, Settling};
 use super::location::Location;
 use super::path::FilePath;
-use super::s3::Bucket;
-use super::tree::{Digest, File, SUMS_FILE, Tree, parse_sums};
+use super::tree::{Digest, File, Tree};
 use super::{Source, Store};
 use crate::error::{Error, ErrorKind, Result};
 
 /// At the start, how many settle times what does not come to rest is waited for.
 const PATIENCE: u32 = 10;
-/// An archive is a unit by itself, whose one object has this name.
-const ARCHIVE: &str = "archive";
 
 /// What is known of the store.
 #[derive(Debug)]
@@ -274,107 +272,6 @@ impl Store {
         }
     }
 
-    /// Fetches what has changed of a bucket's model, checks it, and publishes the model.
-    fn take_model(&self, held: &mut Held, bucket: &Bucket, model: &str, unit: &Unit) -> Result<()> {
-        let mut fetched = BTreeMap::new();
-        let result = self.fetch_files(held, bucket, model, unit, &mut fetched);
-        // Whatever comes of it, the next try need not fetch these again.
-        held.fetched.insert(model.to_owned(), fetched.clone());
-        result?;
-        self.publish(held, model, fetched)?;
-        held.fetched.remove(model);
-        Ok(())
-    }
-
-    fn fetch_files(
-        &self,
-        held: &Held,
-        bucket: &Bucket,
-        model: &str,
-        unit: &Unit,
-        fetched: &mut BTreeMap<FilePath, Kept>,
-    ) -> Result<()> {
-        let known = |path: &FilePath, object: &Object| {
-            let models = [&held.fetched, &held.state.models];
-            let kept = models.into_iter().filter_map(|models| models.get(model)?.get(path));
-            let mut kept = kept.filter(|kept| kept.version == object.version && kept.file.bytes == object.bytes);
-            kept.find(|kept| self.cache.has(&kept.file)).cloned()
-        };
-        let fetch = |objects: Vec<(&FilePath, &Object)>, into: &mut BTreeMap<FilePath, Kept>| -> Result<()> {
-            let (there, absent): (Vec<_>, Vec<_>) = objects
-                .into_iter()
-                .map(|(path, object)| (path, object, known(path, object)))
-                .partition(|found| found.2.is_some());
-            into.extend(there.into_iter().filter_map(|(path, _, kept)| Some((path.clone(), kept?))));
-            let absent: Vec<_> = absent.into_iter().map(|(path, object, _)| (path, object)).collect();
-            let mut files = BTreeMap::new();
-            let result = bucket.fetch(model, absent.iter().copied(), &self.cache, &mut files);
-            for (path, object) in absent {
-                if let Some(file) = files.remove(path) {
-                    self.metrics.fetched_bytes.inc_by(file.bytes);
-                    into.insert(path.clone(), Kept { file, version: object.version.clone() });
-                }
-            }
-            result
-        };
-        let Some((path, object)) = unit.0.iter().find(|(path, _)| path.as_str() == SUMS_FILE) else {
-            return fetch(unit.0.iter().collect(), fetched);
-        };
-        fetch(vec![(path, object)], fetched)?;
-        let list = fetched.get(path).map(|kept| kept.file.clone());
-        let list = list.ok_or_else(|| Error::internal("a list of checksums was fetched and is not there"))?;
-        let sums = parse_sums(&read_sums(&list, &self.cache)?)?;
-        let mut wanted = Vec::new();
-        for path in sums.keys() {
-            let object = unit.0.get(path);
-            let object = object.ok_or_else(|| Error::invalid(format!("{path} is missing, which {SUMS_FILE} names")))?;
-            wanted.push((path, object));
-        }
-        if sums.len() + 1 < unit.0.len() {
-            warn!(model, "{SUMS_FILE} does not name all files in the model's folder: the others are left out");
-        }
-        fetch(wanted, fetched)?;
-        for (path, digest) in &sums {
-            if fetched.get(path).is_none_or(|kept| kept.file.sha256 != *digest) {
-                return Err(Error::invalid(format!("{path} is not the file that {SUMS_FILE} names")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes an archive with all that is in it.
-    fn take_archive(&self, held: &mut Held, unit: &Unit, synced: &mut Synced) -> Result<()> {
-        let version = unit.0.values().next().map(|object| object.version.clone()).unwrap_or_default();
-        let mut kept = held.state.models.values().flat_map(BTreeMap::values).peekable();
-        if kept.peek().is_some() && kept.all(|kept| kept.version == version) {
-            return Ok(());
-        }
-        let models = self.read_archive(unit)?;
-        let gone: Vec<String> = held.state.models.keys().filter(|name| !models.contains_key(*name)).cloned().collect();
-        for (model, tree) in models {
-            self.publish(held, &model, keep(tree, unit))?;
-        }
-        for model in gone {
-            self.withdraw(held, &model, synced);
-        }
-        Ok(())
-    }
-
-    fn read_archive(&self, unit: &Unit) -> Result<BTreeMap<String, Tree>> {
-        let models = match (&self.source, &self.location) {
-            (Source::Archive(options), Location::Archive(path)) => archive::read_archive(path, options, &self.cache)?,
-            (Source::Layout(options), Location::Layout(folder)) => archive::read_layout(folder, options, &self.cache)?,
-            _ => BTreeMap::new(),
-        };
-        if self.list()?.get("") != Some(unit) {
-            return Err(Error::unavailable(format!("{} has changed while it was read", self.location)));
-        }
-        let bytes = models.values().flat_map(BTreeMap::values).map(|file| file.bytes).sum();
-        self.metrics.fetched_bytes.inc_by(bytes);
-        *self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = models.keys().cloned().collect();
-        Ok(models)
-    }
-
     fn publish(&self, held: &mut Held, model: &str, files: BTreeMap<FilePath, Kept>) -> Result<()> {
         let tree: Tree = files.iter().map(|(path, kept)| (path.clone(), kept.file.clone())).collect();
         if held.tree(model).as_ref() != Some(&tree) {
@@ -408,19 +305,4 @@ impl Store {
         self.cache.prune(&held.needed());
         self.cache.write_state(&held.state);
     }
-}
-
-/// A listing of an archive: one unit with one object.
-fn single(path: &Path) -> Result<Listing> {
-    let metadata = fs::metadata(path);
-    let metadata = metadata.map_err(|error| Error::not_found(format!("{} cannot be read: {error}", path.display())))?;
-    let version = format!("{}.{:09}-{}", metadata.mtime(), metadata.mtime_nsec(), metadata.ino());
-    let object = Object { bytes: metadata.len(), version, e_tag: None, modified: metadata.modified().ok() };
-    Ok(Listing::from([(String::new(), Unit(BTreeMap::from([(FilePath::parse(ARCHIVE)?, object)])))]))
-}
-
-/// The files of an archive, each of the archive's own version.
-fn keep(tree: Tree, unit: &Unit) -> BTreeMap<FilePath, Kept> {
-    let version = unit.0.values().next().map(|object| object.version.clone()).unwrap_or_default();
-    tree.into_iter().map(|(path, file)| (path, Kept { file, version: version.clone() })).collect()
 }
