@@ -168,7 +168,7 @@ async fn show(
                 class: args.class,
                 layer: args.layer.clone(),
                 unit: args.unit,
-                count: args.count.unwrap_or(1),
+                count: args.count,
                 patch: args.patch,
                 stride: args.stride,
             };

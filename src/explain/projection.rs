@@ -5,6 +5,7 @@ use image::RgbImage;
 use super::adjoint::Rule;
 use super::cache::{Purpose, SharedGraphs};
 use super::graphs::{Graphs, Plan, Values};
+use super::request::check_finite;
 use super::subject::{Prepared, Subject, lock};
 use super::{ExplainRequest, Explanation, Heatmap, Method, Unit, picture};
 use crate::error::{Error, Result};
@@ -60,7 +61,7 @@ pub(super) fn projection(subject: &Subject, request: &ExplainRequest, rule: Rule
         Some(unit) => peaks = vec![peak_of(&peaks, unit, &graphs.layer)?],
         None => {
             peaks.sort_by(|a, b| b.activation.total_cmp(&a.activation));
-            peaks.truncate(request.count);
+            peaks.truncate(request.count.unwrap_or(1));
         }
     }
     let mut units = Vec::new();
@@ -112,6 +113,7 @@ pub(super) fn project(subject: &Subject, graphs: &mut Graphs, values: &Values, p
     let mut seed = vec![0.0; graphs.shape.iter().skip(1).product()];
     seed[peak.unit * places + peak.place] = 1.0;
     let back = graphs.back(values, seed)?;
+    check_finite(&back)?;
     let columns = graphs.shape.get(3).copied().unwrap_or(1);
     Ok(Unit {
         unit: peak.unit,

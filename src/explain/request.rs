@@ -85,8 +85,8 @@ pub struct ExplainRequest {
     pub layer: Option<String>,
     /// The unit of `layer` that is projected: a channel, at its strongest place. `None` takes the strongest.
     pub unit: Option<usize>,
-    /// How many units are projected, each by itself, when `unit` is `None`.
-    pub count: usize,
+    /// How many units are projected, each by itself, when `unit` is `None`. `None` projects one.
+    pub count: Option<usize>,
     /// Occlusion: rows and columns of the square that covers a part of the network's input. `None` takes a sixth of the input.
     pub patch: Option<usize>,
     /// Occlusion: rows and columns from one place of the square to the next. `None` takes half the square's.
@@ -99,7 +99,7 @@ impl ExplainRequest {
 
     /// A request that says nothing but the picture.
     pub fn new(picture: Bytes) -> Self {
-        Self { picture, method: None, class: None, layer: None, unit: None, count: 1, patch: None, stride: None }
+        Self { picture, method: None, class: None, layer: None, unit: None, count: None, patch: None, stride: None }
     }
 
     /// Checks that nothing is said that the method has no use for: it would be answered as if it had.
@@ -114,7 +114,7 @@ impl ExplainRequest {
             ("layer", self.layer.is_some() && is_occlusion),
             ("class", self.class.is_some() && (is_of_layer || self.unit.is_some())),
             ("unit", self.unit.is_some() && !is_projection),
-            ("count", self.count != 1 && (!is_projection || self.unit.or(self.class).is_some())),
+            ("count", self.count.is_some() && (!is_projection || self.unit.or(self.class).is_some())),
             ("patch", self.patch.is_some() && !is_occlusion),
             ("stride", self.stride.is_some() && !is_occlusion),
         ];
@@ -125,9 +125,9 @@ impl ExplainRequest {
                 "{name} means nothing to {method}{of_layer}, beside what else was said"
             )));
         }
-        let most = Self::MAX_UNITS;
-        if self.count == 0 || self.count > most {
-            return Err(Error::invalid(format!("from 1 to {most} units can be projected at once, not {}", self.count)));
+        let (most, count) = (Self::MAX_UNITS, self.count.unwrap_or(1));
+        if count == 0 || count > most {
+            return Err(Error::invalid(format!("from 1 to {most} units can be projected at once, not {count}")));
         }
         Ok(())
     }
@@ -148,10 +148,18 @@ impl Heatmap {
     /// # Errors
     /// `Internal` when a value is not finite: the network gave no numbers then.
     pub(super) fn new(height: usize, width: usize, data: Vec<f32>) -> Result<Self> {
-        if data.iter().any(|value| !value.is_finite()) {
-            return Err(Error::internal("the model's values are not finite numbers for this picture"));
-        }
+        check_finite(&data)?;
         Ok(Self { height, width, data })
+    }
+}
+
+/// # Errors
+/// `Internal` when a value is not finite: the network gave no numbers then.
+pub(super) fn check_finite(values: &[f32]) -> Result<()> {
+    if values.iter().all(|value| value.is_finite()) {
+        Ok(())
+    } else {
+        Err(Error::internal("the model's values are not finite numbers for this picture"))
     }
 }
 

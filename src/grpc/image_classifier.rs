@@ -105,7 +105,7 @@ async fn explain(
         class: request.class_index.map(|index| index as usize),
         layer: Some(request.layer).filter(|layer| !layer.is_empty()),
         unit: request.unit.map(|unit| unit as usize),
-        count: given(request.count).unwrap_or(1),
+        count: given(request.count),
         patch: given(request.patch),
         stride: given(request.stride),
     };

@@ -69,7 +69,7 @@ impl Options {
             class: self.class,
             layer: self.layer.clone(),
             unit: self.unit,
-            count: self.count.unwrap_or(1),
+            count: self.count,
             patch: self.patch,
             stride: self.stride,
         }

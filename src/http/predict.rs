@@ -93,7 +93,12 @@ async fn explain(app: &App, model: Arc<Model>, options: &explain::Options, paylo
     let limits = ReadLimits::of(app);
     let data_type = model.input().data_type;
     let bytes = payload.bytes.clone();
-    let (instances, _) = admission.note(off_worker(bytes.len(), move || read(&bytes, data_type, limits)).await)?;
+    let read = off_worker(bytes.len(), move || read(&bytes, data_type, limits)).await;
+    let read = read.and_then(|(instances, parameters)| match parameters {
+        None => Ok(instances),
+        Some(_) => Err(Error::invalid("what is to be explained is said in the query, not in `parameters`")),
+    });
+    let instances = admission.note(read)?;
     let pictures = match instances {
         Instances::Pictures(pictures) => pictures,
         Instances::Tensor(tensor) if tensor.shape() == [0] => {

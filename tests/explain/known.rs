@@ -190,7 +190,7 @@ async fn the_strongest_units_are_projected_each_by_itself() {
         let request = ExplainRequest {
             method: Some(Method::Projection(rule)),
             layer: Some("rectified".into()),
-            count: 2,
+            count: Some(2),
             ..ExplainRequest::new(png(&picture))
         };
         let explanation = fixture.explain(request).await.unwrap();

@@ -114,6 +114,10 @@ async fn kserves_verb_explains_too() {
     assert_eq!((&explanations[1]["method"], &explanations[1]["class"]["index"]), (&json!("gradcam"), &json!(1)));
     let answer = send(&server, "POST", "/v1/models/filters/versions/1:explain", &[], r#"{"instances": [[1]]}"#).await;
     assert_eq!((answer.status.as_u16(), answer.error()), (400, "pictures are explained, not tensors".to_owned()));
+    let body = json!({"instances": [instance], "parameters": {"top_k": 1}}).to_string();
+    let answer = send(&server, "POST", "/v1/models/filters:explain", &[], body).await;
+    let said = "what is to be explained is said in the query, not in `parameters`";
+    assert_eq!((answer.status.as_u16(), answer.error()), (400, said.to_owned()));
     let answer = send(&server, "POST", "/v1/models/filters:explain", &[], r#"{"instances": []}"#).await;
     assert_eq!((answer.status.as_u16(), answer.error()), (400, "at least one picture must be given".to_owned()));
 }

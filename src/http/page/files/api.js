@@ -31,11 +31,23 @@ export async function ask(path, options = {}) {
   try {
     answer = await fetch(path, { ...options, headers });
   } catch (error) {
-    if (options.signal?.aborted) throw error;
+    if (options.signal?.aborted && options.signal.reason?.name !== "TimeoutError") throw error;
+    if (!(await areReadable(options.body))) throw new ApiError(0, "the file cannot be read any more: was it changed, moved or deleted?");
     throw new ApiError(0, "the server does not answer");
   }
   if (answer.ok) return answer;
   throw new ApiError(answer.status, await reason(answer));
+}
+
+/** Whether the files that were to be sent are still what was picked. */
+async function areReadable(body) {
+  const parts = body instanceof FormData ? [...body.values()] : [body];
+  try {
+    for (const part of parts) if (part instanceof Blob) await part.slice(0, 1).arrayBuffer();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** What a refusal says of itself. A proxy in between may answer anything. */

@@ -10,6 +10,8 @@ const VIEWS = ["classify", "network", "server"];
 
 /** How often the server is asked which models there are, while somebody looks. */
 const INTERVAL_MS = 3000;
+/** How long a server that hangs is waited for. */
+const PATIENCE_MS = 5000;
 
 /** What all views share. `changed` is dispatched on `events` when another model or version is chosen, `models` when the list of
  * models is another or the server has ceased or begun to answer, `pictures` when the pictures are others, `shown` when another view is,
@@ -34,8 +36,8 @@ const state = {
   tell: (name) => state.events.dispatchEvent(new Event(name)),
 };
 
-/** What became of a model that was chosen, until another is. */
-let lost = "";
+/** The model that was chosen and is not ready any more, and the one that took its place, until another is chosen or it is back. */
+let lost = null;
 /** Whether to go on asking: without the key that is asked for there is no use in it. */
 let isRefused = false;
 let asking = null;
@@ -65,7 +67,8 @@ async function loadModels() {
   const controller = asking = new AbortController();
   const before = JSON.stringify([state.models, state.answers]);
   try {
-    state.models = (await get("/v1/models", controller.signal)).details;
+    const patient = AbortSignal.any([controller.signal, AbortSignal.timeout(PATIENCE_MS)]);
+    state.models = (await get("/v1/models", patient)).details;
     state.answers = true;
     isRefused = false;
   } catch (error) {
@@ -87,8 +90,10 @@ function choose() {
   setOptions(byId("model"), ready.map((it) => [it.name, it.name]));
   setVersions();
   const { model } = state.choice();
-  if (before.model && model && model !== before.model) lost = `The model ${before.model} is not ready any more, so ${model} is chosen.`;
-  say(model ? lost : "No model is ready. The view Server says why.");
+  if (before.model && model && model !== before.model) lost = { was: before.model, is: model };
+  if (ready.some((it) => it.name === lost?.was)) lost = null;
+  const words = lost ? `The model ${lost.was} is not ready any more, so ${lost.is} is chosen.` : "";
+  say(model ? words : "No model is ready. The view Server says why.");
   if (JSON.stringify(state.choice()) !== JSON.stringify(before)) state.tell("changed");
 }
 
@@ -120,7 +125,7 @@ function askForKey(why) {
 }
 
 byId("model").addEventListener("change", () => {
-  lost = "";
+  lost = null;
   if (state.answers) say("");
   byId("version").value = "";
   setVersions();

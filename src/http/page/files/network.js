@@ -42,8 +42,8 @@ async function show() {
     if (signal.aborted) return;
     choose(null);
     say(sentence(error));
-    // When the server answers again, so does this.
-    if (!error.status) shown = "";
+    // Asked again when the server answers again, and when somebody comes back to look.
+    shown = "";
     return;
   }
   showFilters(choice, signal);
