@@ -62,12 +62,16 @@ impl Browser {
     }
 
     async fn call(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.try_call(method, path, body).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// The value of the answer, or of the driver's error.
+    async fn try_call(&self, method: &str, path: &str, body: &Value) -> Result<Value, Value> {
         let body = if method == "POST" { body.to_string() } else { String::new() };
         let headers = [("content-type", "application/json")];
         let answer = send_to(self.address, method, path, &headers, body).await;
-        let mut answer_json = answer.json();
-        assert_eq!(answer.status, 200, "{method} {path}: {answer_json}");
-        answer_json["value"].take()
+        let value = answer.json()["value"].take();
+        if answer.status == 200 { Ok(value) } else { Err(value) }
     }
 
     async fn post(&self, path: &str, body: Value) -> Value {
@@ -106,21 +110,27 @@ impl Browser {
         self.run("return document.body.innerText", json!([])).await.as_str().unwrap().to_owned()
     }
 
-    async fn element(&self, selector: &str) -> String {
-        let found = self.post("/element", json!({"using": "css selector", "value": selector})).await;
-        found[ELEMENT].as_str().unwrap_or_else(|| panic!("{selector} is not on the page")).to_owned()
+    /// Does something to an element. One that the page has just put another in the place of is looked for again, as a person would.
+    async fn act(&self, selector: &str, action: &str, body: Value) {
+        let started = Instant::now();
+        loop {
+            let found = self.post("/element", json!({"using": "css selector", "value": selector})).await;
+            let element = found[ELEMENT].as_str().unwrap_or_else(|| panic!("{selector} is not on the page"));
+            let path = format!("{}/element/{element}/{action}", self.session);
+            let Err(error) = self.try_call("POST", &path, &body).await else { return };
+            let is_replaced = error["error"] == "stale element reference";
+            assert!(is_replaced && started.elapsed() < PATIENCE, "{action} on {selector}: {error}");
+        }
     }
 
     /// Clicks as a mouse does, which fails on what is covered or hidden.
     pub(crate) async fn click(&self, selector: &str) {
-        let element = self.element(selector).await;
-        self.post(&format!("/element/{element}/click"), json!({})).await;
+        self.act(selector, "click", json!({})).await;
     }
 
     /// Types into an element; into one for files, their paths.
     pub(crate) async fn type_into(&self, selector: &str, text: &str) {
-        let element = self.element(selector).await;
-        self.post(&format!("/element/{element}/value"), json!({ "text": text })).await;
+        self.act(selector, "value", json!({ "text": text })).await;
     }
 
     /// Chooses an option as a person does who has the keyboard.
