@@ -57,7 +57,8 @@ fn what_short_waits_are_off_by_is_not_held_against_long_ones() {
         calibration.observe(EXPECTED, EXPECTED.mul_f64(if turn % 2 == 0 { 0.5 } else { 1.5 }));
     }
     // Off by 50 ms of 100: four times as long a wait is of four times as many batches, so off by twice as much.
-    let [short, long] = [EXPECTED, EXPECTED * 4].map(|expected| calibration.at_most(expected) - expected);
-    assert!((130..=170).contains(&short.as_millis()), "{short:?}");
-    assert!((260..=340).contains(&long.as_millis()), "{long:?}");
+    let beyond = |expected: Duration| calibration.at_most(expected).as_millis() - expected.as_millis();
+    let (short, long) = (beyond(EXPECTED), beyond(EXPECTED * 4));
+    assert!((130..=170).contains(&short), "{short}");
+    assert!((260..=340).contains(&long), "{long}");
 }
