@@ -85,18 +85,53 @@ pub(super) struct ExplainArgs {
     local: LocalArgs,
 }
 
+impl ExplainArgs {
+    /// Refuses what means nothing to what is to be shown: it would be answered as if it had.
+    fn check(&self) -> Result<()> {
+        if self.show == Show::Explanation {
+            return Ok(());
+        }
+        let taken = [
+            ("--method", self.method.is_some(), &[Show::Exciting][..]),
+            ("--class", self.class.is_some(), &[]),
+            ("--layer", self.layer.is_some(), &[Show::Features, Show::Exciting]),
+            ("--unit", self.unit.is_some(), &[Show::Exciting]),
+            ("--count", self.count.is_some(), &[Show::Exciting]),
+            ("--patch", self.patch.is_some(), &[]),
+            ("--stride", self.stride.is_some(), &[]),
+            ("picture", !self.pictures.is_empty(), &[Show::Features, Show::Exciting]),
+        ];
+        let useless = taken.iter().find(|(_, is_given, by)| *is_given && !by.contains(&self.show));
+        if let Some((name, ..)) = useless {
+            let show = self.show.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+            bail!("--show {show} takes no {name}");
+        }
+        Ok(())
+    }
+}
+
 /// Explains what it was asked to, writes the picture and prints the numbers.
 ///
 /// # Errors
 /// When ONNX Runtime, the model or a picture cannot be loaded, the model cannot be explained so, or the output cannot be written.
 pub(super) async fn run(args: &ExplainArgs) -> Result<()> {
+    args.check()?;
     let limits = Limits::default();
     let Local { runtime, metrics, inference: _inference, model } =
         tokio::task::block_in_place(|| local::load(&args.local, &limits))?;
     let mut out = io::stdout().lock();
     if args.show == Show::Layers {
         let graph = model.graph().context("an ensemble has no layers of its own: name a member")?;
-        for layer in &graph.description().layers {
+        let layers = &graph.description().layers;
+        if args.json {
+            let layers: Vec<_> = layers
+                .iter()
+                .map(|it| json!({"name": it.name, "operator": it.operator, "output_shape": it.output_shape}))
+                .collect();
+            writeln!(out, "{}", json!({ "layers": layers }))?;
+            return Ok(());
+        }
+        for layer in layers {
             let shape = layer.output_shape.as_ref().map_or_else(|| "?".to_owned(), |shape| format!("{shape:?}"));
             writeln!(out, "{}\t{}\t{shape}", layer.name, layer.operator)?;
         }
@@ -246,4 +281,39 @@ fn print(out: &mut impl Write, answer: &Value) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        explain: ExplainArgs,
+    }
+
+    #[test]
+    fn what_means_nothing_to_what_is_shown_is_refused() {
+        let check = |line: &str| Line::try_parse_from(line.split(' ')).unwrap().explain.check();
+        for line in [
+            "explain a.jpg --class 3 --method cam",
+            "explain --show layers --json",
+            "explain --show filters",
+            "explain a.jpg --show features --layer a",
+            "explain a.jpg b.jpg --show exciting --layer a --unit 1 --count 2 --method guided",
+        ] {
+            check(line).unwrap();
+        }
+        for (line, said) in [
+            ("explain a.jpg --show layers", "--show layers takes no picture"),
+            ("explain --show filters --layer a", "--show filters takes no --layer"),
+            ("explain a.jpg --show features --layer a --unit 1", "--show features takes no --unit"),
+            ("explain a.jpg --show exciting --layer a --unit 1 --class 3", "--show exciting takes no --class"),
+        ] {
+            assert_eq!(check(line).unwrap_err().to_string(), said);
+        }
+    }
 }
