@@ -66,6 +66,7 @@ REQUESTS = [
     ("docs", "/docs", None),
     ("page", "/", None),
     ("page_file", "/page/app.js", None),
+    ("debug", "/debug", None),
 ]
 
 # What may be sent wrong, and the status of the answer.
