@@ -122,7 +122,8 @@ impl Repository {
             // Why a model could not be loaded is in the log and in the index.
             drop(job.await);
         }
-        if let Some(settling) = following {
+        if let Some(mut settling) = following {
+            watcher::settle(self, &mut settling).await;
             tokio::spawn(watcher::follow(Arc::clone(self), settling));
             tokio::spawn(stocking::follow(Arc::clone(self)));
         }

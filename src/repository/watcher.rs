@@ -18,6 +18,9 @@ use super::loader::Action;
 use super::{Repository, layout};
 use crate::error::Result;
 
+/// At the start, how many settle times what does not come to rest is waited for.
+const PATIENCE: u32 = 10;
+
 /// What was found of every model: its fingerprint, or `None` where its folder could not be read.
 type Scan = BTreeMap<String, Option<Fingerprint>>;
 
@@ -109,6 +112,28 @@ impl Settling {
     /// When the next change will be over, if it lasts.
     fn next_due(&self) -> Option<Instant> {
         self.models.values().filter_map(|seen| Some(seen.pending.as_ref()?.1 + self.settle)).min()
+    }
+}
+
+/// Loads the models that were being written when the server started, as they come to rest, so that a server that says it is ready
+/// has them, too. What never rests is not waited for for ever.
+pub(super) async fn settle(repository: &Arc<Repository>, settling: &mut Settling) {
+    let patience = Instant::now() + settling.settle * PATIENCE;
+    let mut closed = repository.closed.subscribe();
+    while let Some(due) = settling.next_due().filter(|due| *due < patience) {
+        info!("models were written to just now: waiting for them to rest");
+        tokio::select! {
+            () = tokio::time::sleep_until(due.into()) => {}
+            _ = closed.wait_for(|&closed| closed) => return,
+        }
+        // What cannot be read now is followed when it can be again.
+        let Ok(scan) = repository.blocking(|repository| scan(&repository.root)).await else { return };
+        let actions = settling.observe(&scan, Instant::now());
+        let jobs: Vec<_> = actions.into_iter().map(|(name, action)| repository.enqueue(&name, action)).collect();
+        for job in jobs {
+            // Why a model could not be loaded is in the log and in the index.
+            drop(job.await);
+        }
     }
 }
 

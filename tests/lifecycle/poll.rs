@@ -53,6 +53,15 @@ async fn every_change_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_was_written_just_now_serves_when_the_server_is_ready() {
+    let repository = Repository::new().with("m", &saying(1.0), "", "");
+    // Far longer than from the writing to the start.
+    let server = start(poll(&repository, 2_000)).await;
+    assert_eq!(ask(&server, "m").await, Ok(1.0));
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_copy_is_loaded_once_and_whole() {
     const INTERVAL: Duration = Duration::from_millis(600);
     let folder = tempfile::tempdir().unwrap();
