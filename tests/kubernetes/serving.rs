@@ -89,7 +89,9 @@ pub(crate) fn the_deployment_serves_and_ends() {
 }
 
 pub(crate) fn a_model_that_cannot_be_loaded_stops_a_rollout() {
-    let pod = deploy(&Repository::new().with_broken(MODEL));
+    // Bound, or it would be gone before the server has read it.
+    let repository = Repository::new().with_broken(MODEL);
+    let pod = deploy(&repository);
     block_on(async {
         // The server is ready, as it has done what it could. The model is not, and that is what is asked for at the start.
         pod.until("readinessProbe").await;
