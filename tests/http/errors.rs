@@ -2,9 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use convoy::onnx::{AttributeProto, ModelProto, TensorProto};
 use convoy::server::Server;
-use convoy::tensor::Tensor;
 use http_body_util::Full;
 use hyper::Request;
 use serde_json::json;
@@ -13,20 +11,7 @@ use crate::client::{Connection, get, send};
 use crate::graphs;
 use crate::metrics;
 use crate::server::{PLAIN_RECIPE, Repository, config, png, start, within_a_minute};
-
-/// `[N, 3, 2, 2]` to the rows of a table of ten that the channel means name. Another mean fails the run.
-fn table() -> ModelProto {
-    let table = Tensor::from_vec(vec![10], (0..10).map(|value| value as f32).collect()).unwrap();
-    let mut cast = graphs::node("Cast", &["flat"], "indices");
-    cast.attribute = vec![AttributeProto::int("to", 7)];
-    let nodes = vec![
-        graphs::node("GlobalAveragePool", &["input"], "pooled"),
-        graphs::node("Flatten", &["pooled"], "flat"),
-        cast,
-        graphs::node("Gather", &["table", "indices"], "logits"),
-    ];
-    graphs::model(nodes, vec![TensorProto::new("table", &table).unwrap()], &[-1, 3, 2, 2], &[-1, 3])
-}
+use crate::table::table;
 
 async fn server() -> (Server, Repository) {
     // Three places, and a row alone is held back for longer than any test takes.

@@ -8,6 +8,8 @@ mod client;
 mod graphs;
 #[path = "../support/server.rs"]
 mod server;
+#[path = "../support/table.rs"]
+mod table;
 
 mod architecture;
 mod classify;

@@ -13,6 +13,8 @@ mod http;
 mod memory;
 #[path = "../support/server.rs"]
 mod server;
+#[path = "../support/until.rs"]
+mod until;
 
 mod concurrency;
 mod ensemble;
@@ -36,7 +38,8 @@ use convoy::repository::ModelControlMode;
 use convoy::server::Server;
 use convoy::tensor::Tensor;
 use serde_json::{Value, json};
-use server::{Repository, config, within_a_minute};
+use server::{Repository, config};
+use until::until;
 
 /// Ends the process when what it returns is not dropped in time: a deadlock must fail, and a runtime that hangs can't fail by
 /// itself.
@@ -139,20 +142,6 @@ async fn states(server: &Server, model: &str) -> Vec<(Option<String>, String, St
 async fn short_states(server: &Server, model: &str) -> Vec<String> {
     let states = states(server, model).await.into_iter();
     states.map(|(version, state, _)| version.map_or(state.clone(), |version| format!("{version} {state}"))).collect()
-}
-
-/// Waits until `holds` is true of what `look` sees.
-async fn until<T, F: Future<Output = T>>(mut look: impl FnMut() -> F, holds: impl Fn(&T) -> bool) -> T {
-    within_a_minute(async {
-        loop {
-            let seen = look().await;
-            if holds(&seen) {
-                return seen;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
 }
 
 /// The value of the metric whose name and labels begin a line of the metrics page; `None` where there is none.

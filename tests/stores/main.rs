@@ -12,6 +12,8 @@ mod http;
 #[path = "../support/server.rs"]
 #[expect(dead_code, reason = "what is broken here is broken in the store")]
 mod server;
+#[path = "../support/until.rs"]
+mod until;
 
 mod archives;
 mod bucket;
@@ -29,8 +31,9 @@ use convoy::repository::ModelControlMode;
 use convoy::server::Server;
 use convoy::tensor::Tensor;
 use serde_json::{Value, json};
-use server::{Repository, within_a_minute};
+use server::Repository;
 use tempfile::TempDir;
+use until::until;
 
 /// How long what is uploaded must rest. Long enough that a test which waits for nothing to happen sees several looks.
 const INTERVAL: Duration = Duration::from_millis(60);
@@ -104,20 +107,6 @@ async fn metric(server: &Server, name: &str) -> f64 {
     let page = String::from_utf8(page.body.to_vec()).unwrap();
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
     value.unwrap_or_else(|| panic!("no {name} in {page}"))
-}
-
-/// Waits until `holds` is true of what `look` sees.
-async fn until<T, F: Future<Output = T>>(mut look: impl FnMut() -> F, holds: impl Fn(&T) -> bool) -> T {
-    within_a_minute(async {
-        loop {
-            let seen = look().await;
-            if holds(&seen) {
-                return seen;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
 }
 
 /// Waits until `model` says `what`.

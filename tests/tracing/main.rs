@@ -18,17 +18,18 @@ mod loss;
 #[expect(dead_code, reason = "other tests need more")]
 #[path = "../support/server.rs"]
 mod server;
+#[path = "../support/table.rs"]
+mod table;
 
 use std::net::SocketAddr;
 
 use convoy::config::ServerConfig;
-use convoy::onnx::{AttributeProto, ModelProto, TensorProto};
 use convoy::server::Server;
-use convoy::tensor::Tensor;
 use opentelemetry_proto::tonic::trace::v1::Span;
 
 use crate::collector::text;
 use crate::server::{PLAIN_RECIPE, Repository, config, start};
+use crate::table::table;
 
 /// A trace that somebody else began, and the span in it that calls.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -37,20 +38,6 @@ const CALLER: &str = "b7ad6b7169203331";
 /// `traceparent` of a caller who has decided that the request is traced, or that it is not.
 fn traceparent(is_sampled: bool) -> String {
     format!("00-{TRACE}-{CALLER}-0{}", u8::from(is_sampled))
-}
-
-/// `[N, 3, 2, 2]` to the rows of a table of ten that the channel means name. Another mean fails the run.
-fn table() -> ModelProto {
-    let table = Tensor::from_vec(vec![10], (0..10).map(|value| value as f32).collect()).unwrap();
-    let mut cast = graphs::node("Cast", &["flat"], "indices");
-    cast.attribute = vec![AttributeProto::int("to", 7)];
-    let nodes = vec![
-        graphs::node("GlobalAveragePool", &["input"], "pooled"),
-        graphs::node("Flatten", &["pooled"], "flat"),
-        cast,
-        graphs::node("Gather", &["table", "indices"], "logits"),
-    ];
-    graphs::model(nodes, vec![TensorProto::new("table", &table).unwrap()], &[-1, 3, 2, 2], &[-1, 3])
 }
 
 /// The models `means`, `paired`, whose batches wait for a second row, and `table`.
