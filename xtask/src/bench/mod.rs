@@ -149,10 +149,7 @@ impl Bench {
             return Ok(repository);
         }
         if model.name == "efficientnet-lite0" {
-            fs::create_dir_all(folder.join("1"))?;
-            for file in ["config.toml", "labels.txt", "1/model.onnx"] {
-                fs::copy(self.ready.models.join(model.name).join(file), folder.join(file))?;
-            }
+            copy_model(&self.ready.models.join(model.name), &folder)?;
         } else {
             let mut export = Command::new(process::convoy());
             export.args(["export", model.name, "--weights", "random:1"]);
@@ -211,6 +208,15 @@ impl Bench {
         );
         Ok(())
     }
+}
+
+/// Copies what a model's folder has to another.
+fn copy_model(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to.join("1"))?;
+    for file in ["config.toml", "labels.txt", "1/model.onnx"] {
+        fs::copy(from.join(file), to.join(file))?;
+    }
+    Ok(())
 }
 
 /// The pictures' labels and files, enlarged from the photograph that the set-up fetched.

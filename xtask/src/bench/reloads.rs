@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, ensure};
 
 use super::server::{Cores, Server, Way};
 use super::table::said;
-use super::{Bench, MODELS};
+use super::{Bench, MODELS, copy_model};
 use crate::progress;
 
 const LOADS: usize = 100;
@@ -28,10 +28,7 @@ pub(super) fn measure(bench: &Bench, picture: &Path) -> Result<()> {
     let source = bench.make_repository(model)?.join(model.name);
     let repository = bench.folder.join("reloads");
     let folder = repository.join(model.name);
-    fs::create_dir_all(folder.join("1"))?;
-    for file in ["config.toml", "labels.txt", "1/model.onnx"] {
-        fs::copy(source.join(file), folder.join(file))?;
-    }
+    copy_model(&source, &folder)?;
     let graph = folder.join("1/model.onnx");
     let arguments = ["--model-control-mode", "explicit", "--model-control-load", "*"];
     let log = bench.folder.join("server.log");
