@@ -88,7 +88,7 @@ impl Inference {
         let names = self.inner.repository.names();
         match names.as_slice() {
             [name] => self.model(name, None),
-            [] => Err(Error::not_found("there is no model")),
+            [] => Err(Error::not_found("there is no model that is loaded")),
             _ => Err(Error::invalid(format!(
                 "there are several models ({}): name one in the path, or configure a default",
                 names.join(", ")

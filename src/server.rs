@@ -175,6 +175,7 @@ impl Server {
     pub async fn shutdown(mut self) {
         let deadline = tokio::time::Instant::now() + self.shutdown.timeout();
         self.inference.set_ready(false);
+        self.repository.drain();
         tracing::info!(grace_ms = self.shutdown.grace_ms, "draining");
         tokio::time::sleep(self.shutdown.grace()).await;
 

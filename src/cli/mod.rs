@@ -5,13 +5,13 @@
 mod bench;
 mod classify;
 mod describe;
+mod environment;
 mod explain;
 mod export;
 mod hash_key;
 mod health;
 mod list;
 mod local;
-mod memory;
 mod pull;
 mod serve;
 mod tune;
@@ -47,9 +47,20 @@ enum Command {
     Health(health::HealthArgs),
 }
 
+impl Command {
+    /// Whether it may load ONNX Runtime.
+    fn loads_runtime(&self) -> bool {
+        !matches!(self, Self::Pull(_) | Self::List(_) | Self::HashKey(_) | Self::Health(_))
+    }
+}
+
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
-    let complete = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if command.loads_runtime() {
+        environment::settle();
+    }
+    let complete = match command {
         Command::Serve(serve) => serve.run().map(|()| true),
         Command::Classify(args) => block_on(classify::run(&args)),
         Command::Explain(args) => until_closed(block_on(explain::run(&args))).map(|()| true),

@@ -9,7 +9,6 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::options::Options;
-use super::memory;
 use crate::config::ServerConfig;
 use crate::server::Server;
 use crate::telemetry::start_logging;
@@ -30,7 +29,6 @@ pub(super) struct Serve {
 impl Serve {
     /// Serves until a signal says to stop.
     pub(super) fn run(self) -> anyhow::Result<()> {
-        memory::settle();
         let mut config = match &self.config {
             Some(path) => ServerConfig::read(path)?,
             None => ServerConfig::default(),

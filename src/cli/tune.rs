@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::memory;
 use crate::engine::Runtime;
 use crate::repository::tuning::{Measurement, Setup, TuneOptions, TuningCacheConfig, TuningReport};
 use crate::repository::{ModelControlConfig, Repository};
@@ -53,8 +52,6 @@ pub(super) struct TuneArgs {
 /// When ONNX Runtime or the repository cannot be read, or the output cannot be written. A model that cannot be tuned is reported
 /// and does not keep the others from being.
 pub(super) fn run(args: &TuneArgs) -> Result<bool> {
-    // What is measured is to be what is served.
-    memory::settle();
     let runtime = Runtime::load(args.onnxruntime_library.as_deref())?;
     let cache = TuningCacheConfig { cache: args.cache.clone() }.folder();
     let repository = Repository::new(&args.model_repository, ModelControlConfig::default(), runtime, Metrics::new())

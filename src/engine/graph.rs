@@ -59,7 +59,7 @@ impl Graph {
     /// also the session, on the provider's first device, that showed that it can: the first instance's.
     ///
     /// # Errors
-    /// `Internal` when no provider of the list can run the model; the source is ONNX Runtime's own reason.
+    /// `InvalidArgument` when no provider of the list can run the model; the source is ONNX Runtime's own reason.
     pub fn load(runtime: &Runtime, path: &Path, options: &GraphOptions) -> Result<(Self, Session)> {
         let cpu_only = [Provider::Cpu {}];
         let mut providers: &[Provider] = if options.providers.is_empty() { &cpu_only } else { &options.providers };
@@ -107,7 +107,7 @@ impl Graph {
     /// A new session on the given device (0 on the CPU).
     ///
     /// # Errors
-    /// `Internal`, with ONNX Runtime's own reason as the source.
+    /// `InvalidArgument` when the model cannot be run so, with ONNX Runtime's own reason as the source.
     pub fn session(&self, device_id: i32) -> Result<Session> {
         let session = match &self.shared {
             Some(shared) => self
@@ -190,6 +190,7 @@ impl Graph {
     }
 
     fn refused<R>(&self, error: &ort::Error<R>) -> Error {
-        failed(format!("the {} execution provider cannot run {}", self.provider().as_str(), self.path.display()), error)
+        let message = format!("the {} execution provider cannot run {}", self.provider().as_str(), self.path.display());
+        Error::invalid(message).with_source(error.to_string())
     }
 }

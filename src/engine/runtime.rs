@@ -1,16 +1,21 @@
 //! The ONNX Runtime library: found, loaded once, and held for the life of the process.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use tracing::warn;
 
 use crate::error::{Error, Result};
 
 /// The library's file name on this platform.
 pub const LIBRARY_FILE_NAME: &str =
     if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
+
+/// Where this is set when a process starts, official builds of ONNX Runtime report nothing.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
 /// The loaded ONNX Runtime. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -39,6 +44,11 @@ impl Runtime {
             return Ok(runtime.clone());
         }
         let library = find(library)?;
+        if env::var_os(NO_TELEMETRY).is_none() {
+            warn!(
+                "official builds of ONNX Runtime report to Microsoft when they start: set {NO_TELEMETRY}=1 before the process"
+            );
+        }
         let environment = ort::init_from(&library)
             .map_err(|error| {
                 Error::unavailable(format!("ONNX Runtime could not be loaded from {}: {error}", library.display()))
@@ -81,7 +91,7 @@ fn find(option: Option<&Path>) -> Result<PathBuf> {
     // A path that somebody named must be the one that is used: falling through to another library would hide a typo.
     let named = option
         .map(|path| (path.to_path_buf(), "--onnxruntime-library"))
-        .or_else(|| std::env::var_os("ORT_DYLIB_PATH").map(|path| (path.into(), "ORT_DYLIB_PATH")));
+        .or_else(|| env::var_os("ORT_DYLIB_PATH").map(|path| (path.into(), "ORT_DYLIB_PATH")));
     if let Some((path, by)) = named {
         if path.is_file() {
             return Ok(path);
@@ -103,7 +113,7 @@ fn find(option: Option<&Path>) -> Result<PathBuf> {
 }
 
 fn candidates() -> Vec<PathBuf> {
-    let executable = std::env::current_exe().ok();
+    let executable = env::current_exe().ok();
     let mut places = Vec::new();
     places.extend(executable.as_deref().and_then(Path::parent).map(|folder| folder.join(LIBRARY_FILE_NAME)));
     // `target/release/convoy` and `target/debug/deps/test-…` both have `target` among their ancestors.

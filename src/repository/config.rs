@@ -12,6 +12,7 @@ use tracing::{info, warn};
 pub use self::tables::{
     BatchingConfig, GoldenClass, GoldenConfig, InstancesConfig, ModelCacheConfig, Tunable, TuningConfig, VersionPolicy,
 };
+use super::beside;
 use super::layout::{CONFIG_FILE, MODEL_FILE, TRITON_CONFIG_FILE};
 use super::overrides::is_plain_name;
 use super::translate::{Machine, Translation, translate};
@@ -171,6 +172,11 @@ impl ModelConfig {
         if !is_plain_name(self.filename()) {
             return Err("filename: is not the name of a file".to_owned());
         }
+        for (key, path) in
+            [("labels", self.labels.as_ref()), ("golden.picture", self.golden.as_ref().map(|golden| &golden.picture))]
+        {
+            path.map_or(Ok(()), |path| beside::check(path)).map_err(|reason| format!("{key}: {reason}"))?;
+        }
         if self.golden.as_ref().is_some_and(|golden| !(0.0..=1.0).contains(&golden.min_score)) {
             return Err("golden.min_score: is a probability, from 0 to 1".to_owned());
         }
@@ -211,7 +217,7 @@ impl Translation {
 
 /// The text of the file at `path`; `None` where there is none.
 fn read_file(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
+    match beside::read_text(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::invalid(format!("{}: {error}", path.display()))),
@@ -290,6 +296,9 @@ mod tests {
             ("[tuning]\nmax_batch_latency_ms = 0", "tuning.max_batch_latency_ms"),
             ("[tuning]\nmax_batch_latency_ms = nan", "tuning.max_batch_latency_ms"),
             ("[tuning]\nbudget_ms = 0", "tuning.budget_ms"),
+            ("labels = \"/etc/passwd\"", "labels"),
+            ("labels = \"../other/labels.txt\"", "labels"),
+            ("[golden]\npicture = \"/dev/zero\"\nclass = 1", "golden.picture"),
             ("[golden]\npicture = \"a.png\"", "class"),
             ("[golden]\npicture = \"a.png\"\nclass = -1", "class"),
             ("[golden]\npicture = \"a.png\"\nclass = 1\nmin_score = 2.0", "golden.min_score"),

@@ -16,7 +16,7 @@ use super::graph_model::GraphModel;
 use super::interface::{ClassOutput, Interface};
 use super::layout::CONFIG_FILE;
 use super::model::{Kind, Model};
-use super::{labels, layout};
+use super::{beside, labels, layout};
 use crate::error::{Error, Result};
 use crate::postprocess::Scores;
 use crate::scheduler::statistics::{Recorder, Statistics};
@@ -125,9 +125,20 @@ impl EnsembleConfig {
         Ok(Some(config))
     }
 
+    /// Reads a configuration that is brought along; `None` where it is no ensemble's.
+    fn from_json(text: &str) -> Result<Option<Self>, String> {
+        // Whatever is wrong with another, a graph's configuration says.
+        let is_ensemble = |keys: &serde_json::Value| keys.get("members").is_some();
+        let Some(keys) = serde_json::from_str(text).ok().filter(is_ensemble) else { return Ok(None) };
+        let config: Self = serde_json::from_value(keys)
+            .map_err(|error| format!("it is not an ensemble's configuration as JSON: {error}"))?;
+        config.check()?;
+        Ok(Some(config))
+    }
+
     /// The text of `path` where it is an ensemble's. Whatever else is wrong with the file, a graph's configuration says.
     fn text(path: &Path) -> Option<String> {
-        let text = std::fs::read_to_string(path).ok()?;
+        let text = beside::read_text(path).ok()?;
         text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("members")).then_some(text)
     }
 
@@ -139,6 +150,8 @@ impl EnsembleConfig {
         if self.members.iter().any(|member| !WEIGHTS.contains(&member.weight())) {
             return Err(format!("members: a weight must be from {} to {}", WEIGHTS.start(), WEIGHTS.end()));
         }
+        let labels = self.labels.as_ref().map_or(Ok(()), |path| beside::check(path));
+        labels.map_err(|reason| format!("labels: {reason}"))?;
         if self.batching.default_priority == Some(0) {
             return Err("batching.default_priority: must be at least 1, the most urgent".to_owned());
         }
@@ -176,11 +189,25 @@ impl Definition {
     /// `InvalidArgument` with a message that names the file and the key.
     pub(super) fn read(metrics: &Metrics, folder: &Path, name: &str) -> Result<Option<Self>> {
         let path = folder.join(CONFIG_FILE);
-        let Some(config) = EnsembleConfig::read(&path)? else { return Ok(None) };
+        let config = EnsembleConfig::read(&path)?;
+        config.map(|config| Self::new(metrics, folder, name, path, config)).transpose()
+    }
+
+    /// Reads the ensemble that a load call brings along as JSON; `None` where that is none. Its labels are in `folder`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with a message that names the key.
+    pub(super) fn from_json(metrics: &Metrics, folder: &Path, name: &str, text: &str) -> Result<Option<Self>> {
+        let config = EnsembleConfig::from_json(text).map_err(|reason| Error::invalid(format!("config: {reason}")))?;
+        config.map(|config| Self::new(metrics, folder, name, "config".into(), config)).transpose()
+    }
+
+    /// `path` names in errors what `config` was read from.
+    fn new(metrics: &Metrics, folder: &Path, name: &str, path: PathBuf, config: EnsembleConfig) -> Result<Self> {
         let version = layout::versions(folder)?.last().copied().unwrap_or(1);
         let labels = labels::read(folder, config.labels.as_deref(), None)?;
         let requests = Arc::new(Requests { recorder: Recorder::default(), metrics: metrics.model(name, version) });
-        Ok(Some(Self { name: name.to_owned(), version, path, config, labels, requests }))
+        Ok(Self { name: name.to_owned(), version, path, config, labels, requests })
     }
 
     /// Whether the model in `folder` is an ensemble.

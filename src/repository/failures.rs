@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info};
 
 use super::control::ModelControlMode;
 use super::loader::Action;
@@ -66,7 +66,8 @@ impl Repository {
                         repository.mend(name, version).await;
                     }
                 }
-                None => warn!(model = name, version, "{SUSPICIOUS} runs in a row failed, but a trial did not"),
+                // Each of them is in the log already.
+                None => debug!(model = name, version, "{SUSPICIOUS} runs in a row failed, but a trial did not"),
             }
         });
     }

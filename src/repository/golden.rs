@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::beside;
 use super::config::{GoldenClass, GoldenConfig};
 use super::layout::CONFIG_FILE;
 use super::{GraphModel, Model};
@@ -21,7 +22,7 @@ pub(super) fn check(model: &Model, graph: &GraphModel, folder: &Path, golden: &G
     let config = folder.join(CONFIG_FILE);
     let wrong = |reason: String| Error::invalid(format!("{}: golden.{reason}", config.display()));
     let path = folder.join(&golden.picture);
-    let picture = std::fs::read(&path).map_err(|error| wrong(format!("picture: {}: {error}", path.display())))?;
+    let picture = beside::read(&path).map_err(|error| wrong(format!("picture: {}: {error}", path.display())))?;
     let input = graph
         .preprocessor()
         .tensor(&picture, &PictureLimits::default())

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::beside;
 use super::layout::LABELS_FILE;
 use crate::error::{Error, Result};
 
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 /// model has classes.
 pub(super) fn read(folder: &Path, configured: Option<&Path>, class_count: Option<usize>) -> Result<Vec<Arc<str>>> {
     let path = folder.join(configured.unwrap_or(Path::new(LABELS_FILE)));
-    let text = match std::fs::read_to_string(&path) {
+    let text = match beside::read_text(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && configured.is_none() => return Ok(Vec::new()),
         Err(error) => return Err(Error::invalid(format!("labels: {}: {error}", path.display()))),

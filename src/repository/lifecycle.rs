@@ -151,7 +151,8 @@ impl Repository {
     }
 
     /// Takes the model called `name` out of service, and completes when every request that it had taken is answered. A model
-    /// that is not loaded is unloaded with success. With `and_members`, an ensemble's members are taken out of service after it.
+    /// that is not loaded is unloaded with success. With `and_members`, an ensemble's members are taken out of service after it, but for those that
+    /// another ensemble has, too.
     ///
     /// # Errors
     /// `Unimplemented` where the API does not decide which models are loaded, `Unavailable` while the server shuts down.
@@ -160,7 +161,9 @@ impl Repository {
         let members = if and_members { self.members(name) } else { Vec::new() };
         self.wait_for(name, Action::Unload).await?;
         for member in members {
-            self.wait_for(&member, Action::Unload).await?;
+            if !self.is_needed(&member) {
+                self.wait_for(&member, Action::Unload).await?;
+            }
         }
         Ok(())
     }
@@ -214,16 +217,20 @@ async fn work(repository: Arc<Repository>, name: String) {
     loop {
         let Some(Job { action, waiters }) = repository.lines().next(&name) else { return };
         let is_unload = matches!(action, Action::Unload | Action::Remove);
-        let is_removal = action == Action::Remove;
-        let outcome = {
+        let (outcome, is_removal) = {
             // An error says that the places are gone, which they never are.
             let _place = if is_unload { None } else { repository.loads.acquire().await.ok() };
             let name = name.clone();
-            on_its_own_thread(&repository, move |repository| repository.perform(&name, &action)).await
-        };
-        let outcome = outcome.unwrap_or_else(|error| {
+            let perform = move |repository: &Repository| {
+                // What is unloaded and has no folder cannot be loaded again as it was.
+                let is_gone = action == Action::Unload && !repository.root.join(&name).is_dir();
+                (repository.perform(&name, &action), is_gone || action == Action::Remove)
+            };
+            on_its_own_thread(&repository, perform).await
+        }
+        .unwrap_or_else(|error| {
             repository.fail(&name, &error);
-            Err(error).into()
+            (Err(error).into(), false)
         });
         if is_unload {
             drain(&repository, &name, outcome.retired, is_removal).await;

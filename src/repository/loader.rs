@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::config::ModelConfig;
 use super::ensemble::Definition;
@@ -117,13 +117,17 @@ impl Repository {
         }
         self.change(name, Entry::begin_load);
         let machine = Machine::of(&self.runtime);
-        let prepared = overrides.config(name, machine).and_then(|config| {
-            let what = match config {
-                Some(config) => What::Graph(Box::new(config)),
-                None => match Definition::read(&self.metrics, &folder, name)? {
-                    Some(definition) => What::Ensemble(Arc::new(definition)),
-                    None => What::Graph(Box::new(ModelConfig::read(&folder, machine)?)),
-                },
+        let definition = match &overrides.config {
+            Some(text) => Definition::from_json(&self.metrics, &folder, name, text),
+            None => Definition::read(&self.metrics, &folder, name),
+        };
+        let prepared = definition.and_then(|definition| {
+            let what = match definition {
+                Some(definition) => What::Ensemble(Arc::new(definition)),
+                None => What::Graph(Box::new(match overrides.config(name, machine)? {
+                    Some(config) => config,
+                    None => ModelConfig::read(&folder, machine)?,
+                })),
             };
             let source = Source { folder, what, made_of, overridden };
             let versions = select(&source)?;
@@ -238,7 +242,22 @@ impl Repository {
 /// The versions that the configuration's policy picks.
 fn select(source: &Source) -> Result<Vec<u64>> {
     let versions = match &source.what {
-        What::Graph(config) => config.versions.select(&layout::versions(source.versions())?),
+        What::Graph(config) => {
+            let present = layout::versions(source.versions())?;
+            let (there, missing): (Vec<_>, Vec<_>) =
+                config.versions.select(&present).into_iter().partition(|version| present.contains(version));
+            match (there.is_empty(), missing.is_empty()) {
+                // Each of them fails, with its path.
+                (true, _) => missing,
+                (false, true) => there,
+                // As in Triton.
+                (false, false) => {
+                    let folder = source.versions().display();
+                    warn!(%folder, ?missing, "versions that the configuration names are not there");
+                    there
+                }
+            }
+        }
         What::Ensemble(definition) => vec![definition.version()],
     };
     if versions.is_empty() {

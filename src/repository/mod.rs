@@ -2,6 +2,7 @@
 //!
 //! It knows folders, configurations and lifecycles; it does not know requests.
 
+mod beside;
 pub mod config;
 mod control;
 mod description;
@@ -171,13 +172,30 @@ impl Repository {
         ensembles.flatten().collect()
     }
 
+    /// Whether an ensemble has the model called `name` among its members.
+    fn is_needed(&self, name: &str) -> bool {
+        let models = self.models.read();
+        models.values().flat_map(Entry::serving).any(|(_, serving)| match &serving.served {
+            Served::Ensemble(definition) => definition.members().any(|member| member == name),
+            Served::Graph(_) => false,
+        })
+    }
+
     /// The model called `name`, in `version` or, without one, the highest that is ready.
     ///
     /// # Errors
     /// `NotFound` for an unknown name or version, `Unavailable` with the reason where it is known but not ready.
     pub fn get(&self, name: &str, version: Option<u64>) -> Result<Arc<Model>> {
         let models = self.models.read();
-        served::find(&models, name, version)?
+        let found = served::find(&models, name, version);
+        let found = match self.control.mode {
+            // The index has it where it could be loaded.
+            ModelControlMode::Explicit if !models.contains_key(name) => {
+                found.map_err(|error| error.map_message(|_| format!("no model called {name} is loaded")))
+            }
+            _ => found,
+        };
+        found?
             .model(&models)
             .map_err(|error| error.map_message(|reason| format!("the model {name} is unavailable: {reason}")))
     }
@@ -244,6 +262,11 @@ impl Repository {
     /// Sees every change of a model's state.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
+    }
+
+    /// Holds no batch back any more, so that what has been taken is answered soon. Blocks for a moment.
+    pub fn drain(&self) {
+        self.models.read().values().flat_map(Entry::serving).for_each(|(_, serving)| serving.drain());
     }
 
     /// Loads and follows nothing any more. Calls that wait for a load are refused; a load that has begun ends, and what it has

@@ -128,7 +128,7 @@ impl Model {
         let buckets = instances::buckets(fixed_batch, config.batching.buckets.as_deref(), max_batch_size, provider)
             .map_err(in_config)?;
         let measured = warm_up::warm_up(&mut sessions, row_shape, max_batch_size, &buckets).map_err(|error| {
-            Error::internal(format!("{}: the warm-up run failed", path.display())).with_source(error.chain())
+            Error::invalid(format!("{}: the warm-up run failed", path.display())).with_source(error.chain())
         })?;
         let instance_count = sessions.len();
         let row_bytes = interface::row_bytes(row_shape, input.data_type);

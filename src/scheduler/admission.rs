@@ -149,7 +149,7 @@ impl Admission {
     fn check_size(&self, demand: &Demand) -> Result<()> {
         if demand.rows > self.places {
             return Err(Error::invalid(format!(
-                "the request has {} rows, but the model takes at most {} at a time",
+                "the request has {} rows, but the model takes at most {} at a time, which its batching.queue_size allows",
                 demand.rows, self.places
             )));
         }

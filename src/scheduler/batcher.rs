@@ -126,9 +126,11 @@ impl<T> Batcher<T> {
 
     /// The next batch, in the order in which its entries should run; empty when nothing waits.
     ///
-    /// `sharers` instances could run now, the caller's among them: they share what waits evenly rather than one taking it all.
+    /// `sharers` instances could run now, the caller's among them: they share what waits evenly rather than one taking it all. Where
+    /// batches are given time to fill they are not split again: what is left would have to wait for its time to be over.
     pub fn take(&mut self, now: Instant, sharers: usize) -> Vec<T> {
-        let share = self.rows.div_ceil(sharers.max(1)).min(self.policy.max_batch_size);
+        let sharers = if self.policy.max_queue_delay.is_zero() { sharers.max(1) } else { 1 };
+        let share = self.rows.div_ceil(sharers).min(self.policy.max_batch_size);
         self.batches = (self.batches + 1) % AGED_EVERY;
         let batch = if self.batches == 0 && self.oldest().is_some_and(|ticket| self.is_overdue(ticket, now)) {
             self.fill(share, self.arrivals.values())

@@ -87,9 +87,11 @@ impl Instance<'_> {
                 // Before the answer: whoever gets it may ask how many there are.
                 self.shared.failures.fetch_add(1, Ordering::Relaxed);
                 for entry in entries {
-                    error!(cause = failure.chain(), "a run failed");
                     self.shared.note_failure(failure.chain());
-                    drop(entry.answer.send(Err(failure.clone())));
+                    // Whoever waits for it says so in the log, once and with the request's id.
+                    if entry.answer.send(Err(failure.clone())).is_err() {
+                        error!(cause = failure.chain(), "a run failed, and nobody waited for it any more");
+                    }
                 }
             }
             Err(_) => {

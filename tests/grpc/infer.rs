@@ -193,9 +193,10 @@ async fn the_index_and_readiness_tell_of_every_model() {
     assert_eq!(ready("means", "").await, Ok(true));
     assert_eq!(ready("means", "1").await, Ok(true));
     assert_eq!(ready("broken", "").await, Ok(false));
-    assert_eq!(ready("means", "2").await, Err(Code::NotFound));
+    // Who waits for a model asks before there is one.
+    assert_eq!(ready("means", "2").await, Ok(false));
+    assert_eq!(ready("nothing", "").await, Ok(false));
     assert_eq!(ready("means", "latest").await, Err(Code::NotFound));
-    assert_eq!(ready("nothing", "").await, Err(Code::NotFound));
 }
 
 #[tokio::test]

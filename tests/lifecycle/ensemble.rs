@@ -83,6 +83,19 @@ async fn loading_it_loads_the_members_that_are_not() {
     let wrong = json!({"parameters": {"unload_dependents": "yes"}});
     assert_eq!(control(&server, "pair", "unload", &wrong).await.0, 400);
 
+    // A member that another ensemble has, too, is left to it; the call may bring the ensemble's configuration along.
+    std::fs::create_dir(repository.path().join("other")).unwrap();
+    let members = json!({"parameters": {"config": json!({"average": "logits", "members": ["b"]}).to_string()}});
+    assert_eq!(control(&server, "other", "load", &members).await, (200, String::new()));
+    assert_eq!(load(&server, "pair").await.0, 200);
+    assert_eq!(control(&server, "pair", "unload", &with_members).await.0, 200);
+    for (model, state) in [("a", "1 UNAVAILABLE"), ("b", "1 READY"), ("other", "1 READY")] {
+        assert_eq!(short_states(&server, model).await, [state], "{model}");
+    }
+    let nobody = json!({"parameters": {"config": json!({"members": []}).to_string()}});
+    let (status, error) = control(&server, "other", "load", &nobody).await;
+    assert!(status == 400 && error.contains("config: members: names no model"), "{status} {error}");
+
     std::fs::write(repository.path().join("pair/config.toml"), "members = ['a', 'nowhere']").unwrap();
     let (status, error) = load(&server, "pair").await;
     assert!(status == 404 && error.contains("nowhere"), "{status} {error}");

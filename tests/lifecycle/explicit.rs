@@ -98,6 +98,12 @@ async fn what_cannot_be_done_says_why() {
         let (status, error) = load(&server, name).await;
         assert!(status == 404, "{name}: {status} {error}");
     }
+    // What could not be loaded and has no folder is forgotten when it is unloaded.
+    let junk = json!({"parameters": {"config": "{}", "file:1/model.onnx": "AAAA"}});
+    assert_eq!(control(&server, "junk", "load", &junk).await.0, 400);
+    assert_eq!(short_states(&server, "junk").await, ["1 UNAVAILABLE"]);
+    assert_eq!(unload(&server, "junk").await.0, 200);
+    assert_eq!(states(&server, "junk").await, []);
     // As Triton has it: what is not loaded is unloaded with success.
     assert_eq!(unload(&server, "nowhere").await.0, 200);
     assert_eq!(unload(&server, "a").await.0, 200);
@@ -189,7 +195,14 @@ async fn the_version_policy_holds_when_a_model_is_loaded_again() {
     assert_eq!(ask(&server, "m/versions/1").await, Ok(1.0));
     assert_eq!(ask(&server, "m/versions/2").await, Err(404));
 
-    // All or nothing: a version that is not there leaves everything as it was.
+    // As Triton has it, a version that is not there is left out.
+    std::fs::write(repository.path().join("m/config.toml"), "versions = { specific = [1, 3, 9] }").unwrap();
+    assert_eq!(load(&server, "m").await, (200, String::new()));
+    assert_eq!(short_states(&server, "m").await, ["1 READY", "3 READY"]);
+
+    // All or nothing: a version that cannot be loaded, or none that could be, leaves everything as it was.
+    put(repository.path(), "m/9", &saying(9.0));
+    std::fs::remove_file(repository.path().join("m/9/model.onnx")).unwrap();
     std::fs::write(repository.path().join("m/config.toml"), "versions = { specific = [2, 9] }").unwrap();
     let (status, error) = load(&server, "m").await;
     assert!(status == 404 && error.contains("m/9/model.onnx"), "{status} {error}");

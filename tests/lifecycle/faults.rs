@@ -10,7 +10,7 @@ use convoy::tensor::Tensor;
 use serde_json::json;
 
 use crate::process::Process;
-use crate::server::{Repository, config, start};
+use crate::server::{Repository, config, png, start};
 use crate::{
     ask, ask_at, control_at, explicit_all, graphs, http, load, loads, overrides, put, saying, states, until, watchdog,
 };
@@ -41,6 +41,17 @@ const FAULTS: &[Fault] = &[
     ("a configuration that cannot be read", |folder| fs::create_dir(folder.join("config.toml")).unwrap()),
     ("a configuration that is no text", |folder| fs::write(folder.join("config.toml"), [0xff; 8]).unwrap()),
     ("labels that cannot be read", |folder| fs::create_dir(folder.join("labels.txt")).unwrap()),
+    ("labels that never end", |folder| symlink("/dev/zero", folder.join("labels.txt")).unwrap()),
+    ("labels that are another's", |folder| {
+        fs::write(folder.join("../n/labels.txt"), "a\nb\nc\n").unwrap();
+        fs::write(folder.join("config.toml"), "labels = '../n/labels.txt'").unwrap();
+    }),
+    ("a golden picture elsewhere", |folder| {
+        let picture = folder.parent().unwrap().join("picture.png");
+        fs::write(&picture, png([0; 3])).unwrap();
+        let golden = format!("[golden]\npicture = '{}'\nclass = 0\n", picture.display());
+        fs::write(folder.join("config.toml"), golden).unwrap();
+    }),
     ("a folder that is a file", |folder| {
         fs::remove_dir_all(folder).unwrap();
         fs::write(folder, "").unwrap();
@@ -201,4 +212,21 @@ async fn where_no_client_can_load_a_broken_model_again_the_server_does() {
         assert_eq!((loads(&server, "m", "success").await, loads(&server, "m", "failed").await), (2, 0));
         server.shutdown().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_in_the_log_once() {
+    let repository = Repository::new().with("touchy", &touchy(), "", "");
+    let process = Process::start(&repository, &[]);
+    let body = json!({"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3, 2, 2], "data": vec![9.0; 12]}]});
+    let path = "/v2/models/touchy/infer";
+    let answer = http::send_to(process.address, "POST", path, &[("x-request-id", "f-1")], body.to_string()).await;
+    assert_eq!(answer.status, 500);
+    let is_failure = |line: &&String| line.contains("\"level\":\"ERROR\"") || line.contains("\"level\":\"WARN\"");
+    let failures = until(
+        || async { process.log().iter().filter(is_failure).cloned().collect::<Vec<_>>() },
+        |failures| !failures.is_empty(),
+    )
+    .await;
+    assert!(failures.len() == 1 && failures[0].contains("f-1") && failures[0].contains("Gather"), "{failures:?}");
 }

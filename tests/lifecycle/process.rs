@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
@@ -14,6 +15,7 @@ use crate::server::Repository;
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
+    lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Process {
@@ -34,8 +36,15 @@ impl Process {
         let address = event("HTTP listens")["address"].as_str().unwrap().parse().unwrap();
         event("ready");
         // A pipe that nobody empties would hold the server up.
-        std::thread::spawn(move || log.for_each(drop));
-        Self { child, address }
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
+        std::thread::spawn(move || log.for_each(|line| kept.lock().unwrap().push(line.unwrap())));
+        Self { child, address, lines }
+    }
+
+    /// What it has logged since it was ready.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
     }
 
     /// The memory that is resident now, in bytes.

@@ -13,6 +13,7 @@ mod authority;
 mod bench;
 mod client;
 mod keys;
+mod telemetry;
 mod tls;
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ use super::proto::inference as pb;
 use super::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use super::status::status_of;
 use super::stream::{Answers, Order, answers};
-use crate::error::Result as DomainResult;
+use crate::error::{ErrorKind, Result as DomainResult};
 use crate::inference::{Inference, parse_version};
 
 /// The service over the facade.
@@ -65,7 +65,12 @@ impl GrpcInferenceService for InferenceService {
     async fn model_ready(&self, request: Request<pb::ModelReadyRequest>) -> Answer<pb::ModelReadyResponse> {
         ask(request, |request| {
             let version = version(&request.name, &request.version)?;
-            Ok(pb::ModelReadyResponse { ready: self.inference.is_model_ready(&request.name, version)? })
+            let ready = match self.inference.is_model_ready(&request.name, version) {
+                // As in Triton: who waits for a model asks before there is one.
+                Err(error) if error.kind() == ErrorKind::NotFound => false,
+                ready => ready?,
+            };
+            Ok(pb::ModelReadyResponse { ready })
         })
     }
 

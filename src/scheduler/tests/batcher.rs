@@ -116,6 +116,19 @@ fn a_delay_holds_back_only_small_batches_and_only_so_long() {
 }
 
 #[test]
+fn a_batch_that_was_given_time_to_fill_is_not_split_again() {
+    let mut table = Table::new(4, 10);
+    for name in ["a", "b", "c", "d"] {
+        table.push(name, 0, 1, 1, None);
+    }
+    assert_eq!(table.take(0, 2), ["a", "b", "c", "d"]);
+    for name in ["e", "f"] {
+        table.push(name, 1, 1, 1, None);
+    }
+    assert_eq!(table.take(11, 2), ["e", "f"]);
+}
+
+#[test]
 fn idle_instances_share_evenly() {
     let mut table = Table::new(8, 0);
     for name in ["a", "b", "c", "d", "e"] {
