@@ -114,6 +114,25 @@ async fn numbers_stand_and_overrides_may_say_auto() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ends_does_not_wait_for_what_is_tuned() {
+    let folder = tempfile::tempdir().unwrap();
+    // An hour, and half a minute for a single look.
+    let repository = repository(&AUTO.replace("budget_ms = 60", "budget_ms = 3600000"));
+    let mut config = config(&repository, folder.path());
+    config.model_control.mode = ModelControlMode::Explicit;
+    let server = server::start(config).await;
+    let address = server.http_address();
+    let load = tokio::spawn(async move {
+        http::send_to(address, "POST", "/v2/repository/models/m/load", &[], "").await.status.as_u16()
+    });
+    while !http::send(&server, "POST", "/v2/repository/index", &[], "").await.json().to_string().contains("measured") {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    server.shutdown().await;
+    assert_eq!(load.await.unwrap(), 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fixed_batch_and_a_cache_that_cannot_be_are_no_failure() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a-file");

@@ -273,6 +273,7 @@ impl Repository {
     /// loaded serves nobody.
     pub fn stop(&self) {
         self.models.close();
+        self.tuner.stop();
         self.closed.send_replace(true);
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).close();
     }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::super::shutting_down;
 use super::grid::Setup;
 use super::search::{Bench, Sample};
 use super::waiting;
@@ -21,6 +22,7 @@ const MOST_DISTURBED: u32 = 10;
 pub(super) struct Sessions<'g> {
     graph: &'g mut Graph,
     row_shape: [usize; 3],
+    is_stopped: &'g AtomicBool,
     /// By the threads inside one run.
     pools: BTreeMap<usize, Vec<Instance>>,
 }
@@ -33,8 +35,9 @@ struct Instance {
 }
 
 impl<'g> Sessions<'g> {
-    pub(super) fn new(graph: &'g mut Graph, row_shape: [usize; 3]) -> Self {
-        Self { graph, row_shape, pools: BTreeMap::new() }
+    /// Once `is_stopped` is set, measuring is an error.
+    pub(super) fn new(graph: &'g mut Graph, row_shape: [usize; 3], is_stopped: &'g AtomicBool) -> Self {
+        Self { graph, row_shape, is_stopped, pools: BTreeMap::new() }
     }
 
     /// Makes the sessions that `setup` lacks.
@@ -57,6 +60,7 @@ impl Instance {
 
 impl Bench for Sessions<'_> {
     fn measure(&mut self, setup: Setup, window: Duration) -> Result<Sample> {
+        let is_stopped = self.is_stopped;
         let started = Instant::now();
         let rows = setup.max_batch_size;
         let row_shape = self.row_shape;
@@ -66,7 +70,10 @@ impl Bench for Sessions<'_> {
             instance.run(&batch)?;
             instance.prepared.insert(rows);
         }
-        let (images_per_second, batch_latency) = run_together(instances, &batch, window)?;
+        let (images_per_second, batch_latency) = run_together(instances, &batch, window, is_stopped)?;
+        if is_stopped.load(Ordering::Relaxed) {
+            return Err(shutting_down());
+        }
         Ok(Sample { images_per_second, batch_latency, took: started.elapsed() })
     }
 
@@ -87,13 +94,18 @@ impl Drop for Measuring<'_> {
     }
 }
 
-/// Runs `batch` in all `instances` at once for `window`, and at least once; returns the rows in a second, of all of them
+/// Runs `batch` in all `instances` at once for `window`, or until it is stopped, and at least once; returns the rows in a second, of all of them
 /// together, and the median of what a batch took.
 ///
 /// The time in which an instance's thread was ready and had no core is not counted: what other programs take of the machine while
 /// it is measured would else decide. Of the threads inside a run only the one that calls is looked at, since the others wait for
 /// cores while that works, too.
-fn run_together(instances: &mut [Instance], batch: &Tensor, window: Duration) -> Result<(f64, Duration)> {
+fn run_together(
+    instances: &mut [Instance],
+    batch: &Tensor,
+    window: Duration,
+    is_stopped: &AtomicBool,
+) -> Result<(f64, Duration)> {
     let rows = batch.shape()[0];
     let start = Barrier::new(instances.len());
     let measuring = AtomicUsize::new(instances.len());
@@ -105,7 +117,7 @@ fn run_together(instances: &mut [Instance], batch: &Tensor, window: Duration) ->
         let waited = waiting::of_this_thread();
         let started = Instant::now();
         let mut elapsed = Duration::ZERO;
-        while latencies.is_empty() || elapsed < window {
+        while latencies.is_empty() || (elapsed < window && !is_stopped.load(Ordering::Relaxed)) {
             instance.run(batch)?;
             latencies.push(started.elapsed().saturating_sub(elapsed));
             elapsed = started.elapsed();

@@ -13,6 +13,7 @@ mod sweep;
 mod waiting;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,18 +77,24 @@ pub(super) struct Subject<'a> {
 pub(super) struct Tuner {
     cache: Option<PathBuf>,
     turn: Mutex<()>,
+    is_stopped: AtomicBool,
 }
 
 impl Tuner {
     pub(super) fn new(cache: Option<PathBuf>) -> Self {
-        Self { cache, turn: Mutex::default() }
+        Self { cache, ..Self::default() }
+    }
+
+    /// Measures nothing any more: what is being tuned fails.
+    pub(super) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
     }
 
     /// The configuration with a number in place of each `"auto"`, and how that was found; `None` where the graph leaves nothing
     /// to choose. With `is_fresh` it is measured even if the cache has it. Takes about the budget, after whatever waits before.
     ///
     /// # Errors
-    /// When a session cannot be made or a run fails.
+    /// When a session cannot be made or a run fails, and `Unavailable` once it is stopped.
     pub(super) fn tune(
         &self,
         subject: &mut Subject<'_>,
@@ -108,7 +115,7 @@ impl Tuner {
         let Entry { choice, measurements, .. } = match cached {
             Some(entry) => entry,
             None => {
-                let mut sessions = Sessions::new(graph, *row_shape);
+                let mut sessions = Sessions::new(graph, *row_shape, &self.is_stopped);
                 let (choice, measurements) = search::search(&mut sessions, &space.grid(), &goal)?;
                 let entry = Entry { key, choice, measurements };
                 if let Some(folder) = &self.cache {

@@ -92,7 +92,7 @@ impl Repository {
         let tuning = tuning.ok_or_else(nothing)?;
         let full_sweep = if options.is_full {
             let all = space(&subject, &config).map_err(Error::invalid)?.all();
-            let mut sessions = Sessions::new(subject.graph, subject.row_shape);
+            let mut sessions = Sessions::new(subject.graph, subject.row_shape, &self.tuner.is_stopped);
             Some(sweep(&mut sessions, &all, tuning.choice, &goal(&config))?)
         } else {
             None
