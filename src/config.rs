@@ -117,12 +117,20 @@ pub struct ShutdownConfig {
 
 impl Default for ShutdownConfig {
     fn default() -> Self {
-        // Together under the 30 s after which Kubernetes kills.
+        // With the last spans under the 30 s after which Kubernetes kills.
         Self { grace_ms: 2_000, timeout_ms: 25_000 }
     }
 }
 
 impl ShutdownConfig {
+    /// How long the last traces may take to be sent, behind everything else.
+    pub(crate) const LAST_SPANS: Duration = Duration::from_secs(3);
+
+    /// How long the server may take to end, traces included: what ends it by force must leave it this time, and a little more.
+    pub fn longest(&self) -> Duration {
+        self.timeout() + Self::LAST_SPANS
+    }
+
     /// [`ShutdownConfig::grace_ms`] as a duration.
     pub fn grace(&self) -> Duration {
         Duration::from_millis(self.grace_ms)
