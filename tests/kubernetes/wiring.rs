@@ -266,7 +266,7 @@ pub(crate) fn nothing_is_cut_off_at_the_end() {
         let grace_ms = milliseconds("--shutdown-grace-ms=");
         assert!(grace_ms >= 5_000);
         let shutdown = ShutdownConfig { grace_ms, timeout_ms };
-        assert!(shutdown.longest() + Duration::from_secs(2) <= Duration::from_secs(30));
+        assert!(shutdown.longest() + Duration::from_secs(3) <= Duration::from_secs(30));
     }
 }
 
