@@ -21,7 +21,8 @@ pub struct ModelControlConfig {
     pub poll_interval_ms: u64,
     /// In the mode `explicit`: the models that are loaded when the server starts; `*` alone for all.
     pub load: Vec<String>,
-    /// Whether the server is ready only while every model that is to be served is.
+    /// Whether the server becomes ready only when every model that is to be served is (and there is one, unless all are left to clients), and
+    /// stays so only while each that has served does.
     pub strict_readiness: bool,
 }
 

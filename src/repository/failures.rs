@@ -1,12 +1,17 @@
 //! Models that have broken while they served: a device that was lost, memory that is no longer to be had.
 //!
 //! Runs also fail because of what a client sent, and no client may take a model from the others. So after many failures in a
-//! row the model is tried with an input that has worked before: zeros, as in its warm-up.
+//! row the model is tried with an input that has worked before: zeros, as in its warm-up. One that fails this, too, gets no more
+//! requests until it is loaded again, which the server does itself where no client can.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
+use super::control::ModelControlMode;
+use super::loader::Action;
+use super::overrides::Overrides;
 use super::served::{Served, Serving};
 use super::{GraphModel, Kind, Model, Repository};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,6 +21,9 @@ use crate::tensor::Tensor;
 
 /// After how many failures in a row a model is tried.
 const SUSPICIOUS: u32 = 10;
+/// How long after it has broken a model is loaded again; twice as long after each time that this fails, up to the longest pause.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 impl Repository {
     /// Looks at a model of which a run has failed, or at the members of an ensemble. When one has failed often without a
@@ -53,11 +61,36 @@ impl Repository {
                     let reason = format!("{SUSPICIOUS} runs in a row failed, and a trial too: {}", failure.chain());
                     error!(model = name, version, reason, "the model takes no more requests until it is loaded again");
                     let is_it = |serving: &Serving| matches!(&serving.served, Served::Graph(serving) if Arc::ptr_eq(serving, &model));
-                    repository.change(name, |entry| entry.condemn(version, reason, is_it));
+                    let is_condemned = repository.change(name, |entry| entry.condemn(version, reason, is_it));
+                    if is_condemned && repository.control.mode != ModelControlMode::Explicit {
+                        repository.mend(name, version).await;
+                    }
                 }
                 None => warn!(model = name, version, "{SUSPICIOUS} runs in a row failed, but a trial did not"),
             }
         });
+    }
+
+    /// Loads the model called `name` again until that succeeds, or `version` needs it no more.
+    async fn mend(self: &Arc<Self>, name: &str, version: u64) {
+        let mut closed = self.closed.subscribe();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = closed.wait_for(|&closed| closed) => return,
+            }
+            // Whoever follows the folder may have loaded or removed it meanwhile.
+            if !self.get(name, Some(version)).is_err_and(|error| error.kind() == ErrorKind::Unavailable) {
+                return;
+            }
+            info!(model = name, "loading it again, because it had broken");
+            // Why it could not be loaded is in the log and in the index.
+            if matches!(self.enqueue(name, Action::Load(Overrides::default())).await, Ok(Ok(()))) {
+                return;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 }
 

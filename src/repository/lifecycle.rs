@@ -108,8 +108,10 @@ impl Repository {
         self.stock_at_start().await?;
         let present = self.blocking(|repository| layout::models(&repository.root)).await?;
         let names = present.iter().map(|(name, _)| name.as_str());
-        let mut wanted: Vec<_> = names.filter(|name| self.control.loads_at_start(name)).collect();
-        wanted.extend(self.control.named().filter(|name| !present.iter().any(|(other, _)| other == name)));
+        let wanted: Vec<_> = names.filter(|name| self.control.loads_at_start(name)).collect();
+        for name in self.control.named().filter(|name| !present.iter().any(|(other, _)| other == name)) {
+            self.fail(name, &self.unknown(name));
+        }
         let following = match self.control.mode {
             ModelControlMode::Poll => Some(self.blocking(|repository| Ok(watcher::Settling::start(repository))).await?),
             _ => None,
@@ -127,6 +129,7 @@ impl Repository {
             tokio::spawn(watcher::follow(Arc::clone(self), settling));
             tokio::spawn(stocking::follow(Arc::clone(self)));
         }
+        self.note_start();
         Ok(())
     }
 

@@ -96,9 +96,8 @@ impl Repository {
 
     fn load_from(&self, name: &str, overrides: &Overrides, expected: Option<&Fingerprint>) -> Outcome {
         let folder = self.root.join(name);
-        let unknown = || Error::not_found(format!("there is no model {name} in {}", self.root.display()));
         if !is_plain_name(name) {
-            return Err(unknown()).into();
+            return Err(self.unknown(name)).into();
         }
         let made_of = Fingerprint::of(&folder).ok().flatten();
         if expected.is_some() && made_of.as_ref() != expected {
@@ -110,7 +109,7 @@ impl Repository {
             Err(error) => return Err(error).into(),
         };
         if overridden.is_none() && !folder.is_dir() {
-            let error = unknown();
+            let error = self.unknown(name);
             if self.knows(name) {
                 self.fail(name, &error);
             }
@@ -221,6 +220,10 @@ impl Repository {
         let mut serving = models.get(name).into_iter().flat_map(Entry::serving);
         let made_of = serving.find(|(number, _)| *number == version).and_then(|(_, serving)| serving.made_of.as_ref());
         made_of.is_some_and(|made_of| made_of.agrees_on(version, fingerprint))
+    }
+
+    pub(super) fn unknown(&self, name: &str) -> Error {
+        Error::not_found(format!("there is no model {name} in {}", self.root.display()))
     }
 
     /// Notes that a load failed before it came to any version.

@@ -19,6 +19,7 @@ mod lifecycle;
 mod loader;
 mod model;
 mod overrides;
+mod readiness;
 mod registry;
 mod served;
 mod single_model;
@@ -45,6 +46,7 @@ use self::loader::{Action, Outcome};
 use self::model::Host;
 pub use self::model::{Kind, Model};
 pub use self::overrides::{Overrides, unloads_members};
+use self::readiness::Readiness;
 use self::registry::Registry;
 use self::served::{Models, Served, Serving};
 pub use self::single_model::SingleModel;
@@ -84,6 +86,7 @@ pub struct Repository {
     store: Option<Store>,
     tuner: Tuner,
     models: Registry<Serving>,
+    readiness: Mutex<Readiness>,
     lines: Mutex<Lines>,
     /// Places for loads that go on at the same time.
     loads: Semaphore,
@@ -95,6 +98,7 @@ impl Repository {
     /// A repository in which nothing is loaded yet. `control` says what [`Repository::start`] loads, and who decides
     /// afterwards.
     pub fn new(root: impl Into<PathBuf>, control: ModelControlConfig, runtime: Runtime, metrics: Metrics) -> Self {
+        let may_be_empty = control.mode == ModelControlMode::Explicit && control.load.is_empty();
         Self {
             root: root.into(),
             control,
@@ -105,6 +109,7 @@ impl Repository {
             store: None,
             tuner: Tuner::default(),
             models: Registry::default(),
+            readiness: Mutex::new(Readiness::new(may_be_empty)),
             lines: Mutex::default(),
             loads: Semaphore::new(lifecycle::PARALLEL_LOADS),
             changes: watch::Sender::default(),
@@ -206,11 +211,6 @@ impl Repository {
         models.iter().filter(|(_, entry)| !entry.is_unloaded()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether what serves is enough for the server to get traffic: with strict readiness, every model that is to be served.
-    pub fn is_sufficient(&self) -> bool {
-        !self.control.strict_readiness || self.names().iter().all(|name| self.get(name, None).is_ok())
-    }
-
     /// Every model and version that is known, with its state.
     pub fn index(&self) -> Vec<IndexEntry> {
         let models = self.models.read();
@@ -285,6 +285,7 @@ impl Repository {
             }
         }
         self.show_states(models, name);
+        self.observe(models);
     }
 
     /// Shows the states of the model called `name` in the metrics, and of every ensemble, which may follow.

@@ -242,14 +242,17 @@ impl<S> Entry<S> {
         retired
     }
 
-    /// Gives `version` no more requests, if what serves it is what `is_it` knows. Loading it again mends that.
-    pub(super) fn condemn(&mut self, version: u64, reason: String, is_it: impl FnOnce(&S) -> bool) {
+    /// Gives `version` no more requests, if what serves it is what `is_it` knows, and returns whether it was. Loading it again mends
+    /// that.
+    pub(super) fn condemn(&mut self, version: u64, reason: String, is_it: impl FnOnce(&S) -> bool) -> bool {
         if let Some(version) = self.versions.get_mut(&version)
             && version.usable().is_some_and(is_it)
         {
             version.is_broken = true;
             version.reason = reason;
+            return true;
         }
+        false
     }
 
     /// Takes the model out of service and returns what has to be drained.

@@ -65,10 +65,9 @@ async fn strict_readiness_follows_what_is_to_be_served() {
     // What was unloaded on purpose is not to be served.
     assert_eq!(unload(&server, "c").await.0, 200);
     assert_eq!(ready().await, (200, ServingStatus::Serving));
+    // What has never served takes nothing from a server that was ready.
     assert_ne!(load(&server, "c").await.0, 200);
-    assert_eq!(ready().await, (503, ServingStatus::NotServing));
-    put(repository.path(), "c/1", &saying(3.0));
-    assert_eq!(load(&server, "c").await.0, 200);
+    assert_eq!(short_states(&server, "c").await, ["1 UNAVAILABLE"]);
     assert_eq!(ready().await, (200, ServingStatus::Serving));
     server.shutdown().await;
 }
@@ -78,8 +77,15 @@ async fn what_is_loaded_at_the_start() {
     let repository = two_models();
     let mut config = explicit(&repository);
     config.model_control.load = vec!["b".into(), "nowhere".into()];
+    config.model_control.strict_readiness = true;
     let server = start(config).await;
     assert_eq!((ask(&server, "a").await, ask(&server, "b").await), (Err(404), Ok(2.0)));
+    // What is named and is not there is missed.
+    let (_, state, reason) = states(&server, "nowhere").await.remove(0);
+    assert!(state == "UNAVAILABLE" && reason.contains("there is no model nowhere"), "{state}: {reason}");
+    assert_eq!(http::get(&server, "/v2/health/ready").await.status, 503);
+    assert_eq!(unload(&server, "nowhere").await.0, 200);
+    assert_eq!(http::get(&server, "/v2/health/ready").await.status, 200);
     let server = start(explicit_all(&repository)).await;
     assert_eq!((ask(&server, "a").await, ask(&server, "b").await), (Ok(1.0), Ok(2.0)));
 }

@@ -127,3 +127,27 @@ async fn a_repository_that_goes_takes_nothing_with_it_and_is_followed_again() {
     put(repository.path(), "n/1", &saying(3.0));
     until(|| ask(&server, "n"), |said| *said == Ok(3.0)).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_model_that_is_broken_does_not_take_a_ready_server_out() {
+    let repository = Repository::new();
+    let mut config = poll(&repository, 40);
+    config.model_control.strict_readiness = true;
+    let server = start(config).await;
+    let ready = async || http::get(&server, "/v2/health/ready").await.status.as_u16();
+    // Nothing to serve is not enough.
+    assert_eq!(ready().await, 503);
+    put(repository.path(), "m/1", &saying(1.0));
+    until(&ready, |status| *status == 200).await;
+    fs::create_dir_all(repository.path().join("n/1")).unwrap();
+    fs::write(repository.path().join("n/1/model.onnx"), "broken").unwrap();
+    until(|| short_states(&server, "n"), |states| states == &["1 UNAVAILABLE"]).await;
+    assert_eq!(ready().await, 200);
+    // Who starts with it has never been complete.
+    let mut config = poll(&repository, 40);
+    config.model_control.strict_readiness = true;
+    let other = start(config).await;
+    assert_eq!(http::get(&other, "/v2/health/ready").await.status, 503);
+    put(repository.path(), "n/1", &saying(2.0));
+    until(|| async { http::get(&other, "/v2/health/ready").await.status.as_u16() }, |status| *status == 200).await;
+}

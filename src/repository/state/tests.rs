@@ -119,15 +119,15 @@ fn an_unloaded_model_stays_known() {
 #[test]
 fn a_broken_version_takes_no_requests_until_it_is_loaded_again() {
     let mut entry = serving(&[1, 2]);
-    entry.condemn(2, "it fails".into(), |&serving| serving == 7);
+    assert!(!entry.condemn(2, "it fails".into(), |&serving| serving == 7));
     assert_eq!(states(&entry), [(Some(1), Ready), (Some(2), Ready)]);
-    entry.condemn(2, "it fails".into(), |&serving| serving == 2);
+    assert!(entry.condemn(2, "it fails".into(), |&serving| serving == 2));
     assert_eq!(states(&entry), [(Some(1), Ready), (Some(2), Unavailable)]);
     assert_eq!((entry.find(Some(2)), entry.find(None)), (Found::Unavailable("it fails"), Found::Serving(&1)));
     assert_eq!(entry.serving().count(), 1);
     assert_eq!(load(&mut entry, vec![(1, Kept), (2, New(12))]), [2]);
     assert_eq!(entry.rows(), [(Some(1), Ready, String::new()), (Some(2), Ready, String::new())]);
-    entry.condemn(2, "it fails".into(), |_| true);
+    assert!(entry.condemn(2, "it fails".into(), |_| true));
     assert_eq!(entry.begin_unload(), [1, 12]);
 }
 
