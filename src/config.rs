@@ -117,12 +117,20 @@ pub struct ShutdownConfig {
 
 impl Default for ShutdownConfig {
     fn default() -> Self {
-        // Together under the 30 s after which Kubernetes kills.
+        // With the last spans under the 30 s after which Kubernetes kills.
         Self { grace_ms: 2_000, timeout_ms: 25_000 }
     }
 }
 
 impl ShutdownConfig {
+    /// How long the last traces may take to be sent, behind everything else.
+    pub(crate) const LAST_SPANS: Duration = Duration::from_secs(3);
+
+    /// How long the server may take to end, traces included: what ends it by force must leave it this time, and a little more.
+    pub fn longest(&self) -> Duration {
+        self.timeout() + Self::LAST_SPANS
+    }
+
     /// [`ShutdownConfig::grace_ms`] as a duration.
     pub fn grace(&self) -> Duration {
         Duration::from_millis(self.grace_ms)
@@ -144,7 +152,7 @@ impl ServerConfig {
     }
 
     /// Everything as JSON for operators to see, without what is secret: where a key's name tells of a secret, only that there is one, and
-    /// of URLs neither user nor password.
+    /// of URLs neither user nor password nor what their query says.
     pub fn without_secrets(&self) -> Value {
         let mut shown = serde_json::to_value(self).unwrap_or_default();
         redact(&mut shown, "");
@@ -201,14 +209,29 @@ fn redact(value: &mut Value, key: &str) {
         _ if SECRET.iter().any(|word| key.contains(word)) => *value = "(not shown)".into(),
         Value::Array(list) => list.iter_mut().for_each(|value| redact(value, key)),
         Value::String(text) => {
-            if let Some((scheme, rest)) = text.split_once("://")
-                && let Some((_, rest)) = rest.split_once('@')
-            {
-                *text = format!("{scheme}://{rest}");
+            if let Some((scheme, rest)) = text.split_once("://") {
+                *text = format!("{scheme}://{}", without_secrets(rest));
             }
         }
         Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+/// What is behind a URL's scheme, without user and password, the values of its query, and its fragment.
+fn without_secrets(url: &str) -> String {
+    let (url, _) = url.split_once('#').unwrap_or((url, ""));
+    let (address, query) = url.split_once('?').map_or((url, None), |(address, query)| (address, Some(query)));
+    let mut shown = address.rsplit_once('@').map_or(address, |(_, host)| host).to_owned();
+    for (index, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+        shown.push(if index == 0 { '?' } else { '&' });
+        // What has no name is a value itself.
+        if let Some((name, _)) = pair.split_once('=') {
+            shown.push_str(name);
+            shown.push('=');
+        }
+        shown.push_str("(not shown)");
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -269,6 +292,15 @@ mod tests {
         assert_eq!(shown["tracing"]["headers"], "(not shown)");
         assert_eq!(shown["auth"]["keys_file"], "keys.toml");
         assert_eq!(shown["http"]["address"], "0.0.0.0:8000");
+        for (endpoint, shown) in [
+            ("https://c/otlp?token=hunter2&b=hunter2", "https://c/otlp?token=(not shown)&b=(not shown)"),
+            ("https://u:hunter2@c:4318/?hunter2#hunter2", "https://c:4318/?(not shown)"),
+            ("https://u:hunter2/@hunter2@c", "https://c"),
+            ("http://c:4317/a", "http://c:4317/a"),
+        ] {
+            let config = read(&format!("[tracing]\nendpoint = \"{endpoint}\"")).unwrap();
+            assert_eq!(config.without_secrets()["tracing"]["endpoint"], shown);
+        }
         // Where there is none, that is no secret.
         assert_eq!(ServerConfig::default().without_secrets()["tracing"]["headers"], serde_json::json!([]));
     }

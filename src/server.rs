@@ -22,9 +22,6 @@ use crate::response_cache::ResponseCache;
 use crate::store::Store;
 use crate::telemetry::{BuildInfo, Metrics, Tracing, register_process_metrics};
 
-/// How long the last spans may take to be sent, when everything else has ended.
-const LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// A running server. Dropped without [`Server::shutdown`], its listeners go on until the runtime ends.
 #[derive(Debug)]
 pub struct Server {
@@ -195,7 +192,7 @@ impl Server {
             tracing::warn!("an instance is still running");
         }
         let tracing = self.tracing;
-        let flushed = tokio::task::spawn_blocking(move || tracing.shutdown(LAST_SPANS_TIMEOUT));
+        let flushed = tokio::task::spawn_blocking(move || tracing.shutdown(ShutdownConfig::LAST_SPANS));
         // It ends by itself, whatever the collector does.
         drop(flushed.await);
         self.metrics.abort();

@@ -15,11 +15,15 @@ mod queries;
 #[path = "support/server.rs"]
 #[expect(dead_code, reason = "a server that does little")]
 mod server;
+#[path = "operations/update.rs"]
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
+use convoy::config::ServerConfig;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 use tonic::transport::Endpoint;
@@ -60,6 +64,11 @@ fn main() -> ExitCode {
         test("queries_ask_only_for_metrics_and_labels_that_the_server_has", queries_ask_for_what_there_is),
         test("every_alert_is_in_the_runbook_and_nothing_else", every_alert_is_in_the_runbook),
         test("the_dashboard_stands_on_its_own", the_dashboard_stands_on_its_own),
+        test("what_can_be_set_is_documented", what_can_be_set_is_documented),
+        test("places_and_times_fit", places_and_times_fit),
+        test("a_rolling_update_replaces_all_and_never_lacks_one", update::replaces_all_and_never_lacks_one),
+        test("a_rolling_update_refuses_what_cannot_be_done", update::refuses_what_cannot_be_done),
+        test("a_rolling_update_removes_the_new_ones_when_they_fail", update::removes_the_new_ones_when_they_fail),
         promtool("the_configuration_is_well_formed", &["check", "config", "prometheus.yml"]),
         promtool("the_alerts_fire_when_they_should", &["test", "rules", "alerts_test.yml"]),
     ];
@@ -84,7 +93,18 @@ fn live_metrics() -> BTreeMap<String, BTreeSet<String>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let text = runtime.block_on(async {
         let repository = Repository::new().with("means", &graphs::channel_means(2, None), PLAIN_RECIPE, "");
-        let server = start(config(&repository)).await;
+        // With a model store and traces, so that it has their metrics, too. Nobody listens where the traces go.
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join("models.tar");
+        let mut tar = tar::Builder::new(std::fs::File::create(&archive).unwrap());
+        tar.append_dir_all(".", repository.path()).unwrap();
+        tar.finish().unwrap();
+        let mut config = config(&repository);
+        config.model_repository = archive;
+        config.model_store.cache = Some(folder.path().join("cache"));
+        config.model_store.poll_interval_ms = 1;
+        config.tracing.endpoint = Some("http://127.0.0.1:1".to_owned());
+        let server = start(config).await;
         let answer = client::send(&server, "POST", "/v1/classify", &[], png([9; 3])).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let channel =
@@ -137,6 +157,8 @@ fn queries_ask_for_what_there_is() {
         "convoy_refusals_total",
         "convoy_model_provider",
         "process_resident_memory_bytes",
+        "convoy_model_store_up",
+        "convoy_trace_spans_total",
     ] {
         assert!(asked.contains(metric), "nobody asks for {metric}");
     }
@@ -156,6 +178,55 @@ fn every_alert_is_in_the_runbook() {
     for alert in &alerts {
         assert_eq!(alert.runbook_url, format!("docs/runbook.md#{}", alert.name.to_lowercase()));
     }
+}
+
+/// What stands behind `before`, up to the first character that is in `end`.
+fn all_behind<'a>(text: &'a str, before: &'a str, end: &'a [char]) -> impl Iterator<Item = &'a str> {
+    text.split(before).skip(1).map(move |rest| rest.split(end).next().unwrap())
+}
+
+fn what_can_be_set_is_documented() {
+    let page = std::fs::read_to_string(file("../docs/deployment.md")).unwrap();
+    let rows: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
+    let documented: BTreeSet<_> = rows.iter().flat_map(|row| all_behind(row, "`", &['`'])).collect();
+    let mut variables = BTreeSet::new();
+    for path in ["compose.yaml", "alertmanager.yaml"] {
+        let text = std::fs::read_to_string(file(path)).unwrap();
+        variables.extend(all_behind(&text, "${", &[':', '-', '}']).map(str::to_owned));
+        // Those that are handed through have no value.
+        let names = text.lines().filter_map(|line| line.trim().strip_suffix(':'));
+        variables.extend(names.filter(|name| name.starts_with("CONVOY_")).map(str::to_owned));
+    }
+    variables.remove("VARIABLE");
+    assert!(variables.len() > 25, "{variables:?}");
+    for variable in variables {
+        assert!(documented.contains(&*variable), "{variable} is not in docs/deployment.md");
+    }
+}
+
+/// The limits of several files agree with each other and with what the docs say.
+fn places_and_times_fit() {
+    let haproxy = std::fs::read_to_string(file("haproxy/haproxy.cfg")).unwrap();
+    let places: BTreeSet<_> = all_behind(&haproxy, "server-template replica 1-", &[' ']).collect();
+    assert_eq!(places.len(), 1, "both backends have as many places: {places:?}");
+    let places = places.first().unwrap();
+    for (page, words) in [("deployment.md", "HAProxy has {} places"), ("runbook.md", "there are {})")] {
+        let text = std::fs::read_to_string(file("../docs").join(page)).unwrap();
+        assert!(text.contains(&words.replace("{}", places)), "{page} says nothing of {places} places");
+    }
+    let seconds = |text: &str, key: &'static str| -> Duration {
+        let value = all_behind(text, key, &['s']).next().unwrap_or_else(|| panic!("{key} is nowhere"));
+        Duration::from_secs(value.trim().parse().unwrap())
+    };
+    let compose = std::fs::read_to_string(file("compose.yaml")).unwrap();
+    let grace = seconds(&compose, "\n    stop_grace_period: ");
+    let longest = ServerConfig::default().shutdown.longest();
+    assert!(longest + Duration::from_secs(5) <= grace, "the server may take {longest:?} to end");
+    assert!(grace < seconds(&haproxy, "\n    hold obsolete "), "HAProxy forgets a replica that drains");
+    let page = std::fs::read_to_string(file("../docs/deployment.md")).unwrap();
+    assert!(page.contains(&format!("ends within {} s", longest.as_secs())));
+    assert!(page.contains(&format!("TimeoutStopSec={}", grace.as_secs())));
+    assert!(page.contains(&format!("--stop-timeout {}", grace.as_secs())));
 }
 
 fn the_dashboard_stands_on_its_own() {

@@ -56,7 +56,9 @@ pub(super) fn run(args: &HealthArgs) -> Result<()> {
     match agent.get(format!("{server}{path}")).call().map(|response| response.status()) {
         Ok(StatusCode::OK) => Ok(()),
         Ok(StatusCode::SERVICE_UNAVAILABLE) => {
-            bail!("the server at {server} is not ready: it loads its models, or is shutting down")
+            bail!(
+                "the server at {server} is not ready: it loads its models, is shutting down, or lacks one of them where readiness is strict"
+            )
         }
         Ok(status) => bail!("{server}{path} answers {status}: that is no convoy's metrics port"),
         Err(Error::Timeout(_)) => bail!("the server at {server} has not answered within {} ms", args.timeout_ms),

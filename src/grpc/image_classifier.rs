@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::call::Call;
+use super::observe::record_message;
 use super::proto::convoy::v1 as pb;
 use super::proto::convoy::v1::classify_stream_response::Result as StreamResult;
 use super::proto::convoy::v1::image_classifier_server::ImageClassifier;
@@ -64,6 +65,7 @@ async fn classify_in_stream(
         Some(request) => classify(&inference, &call, request).await,
         None => Err(Error::invalid("the message has no request")),
     };
+    record_message(&call.trace, answer.as_ref().map_or_else(|error| code_of(error.kind()), |_| Code::Ok));
     let result = answer.map_or_else(
         |error| {
             let code = code_of(error.kind()).into();

@@ -33,6 +33,8 @@ use crate::inference::BodyBytes;
 use crate::net::Draining;
 use crate::telemetry::{RequestIds, RequestSpan, TRACE_RESPONSE, Tracing};
 
+pub(super) use self::trace::record_message;
+
 /// The header that carries a call's id, in both directions.
 const REQUEST_ID: &str = "x-request-id";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
@@ -78,7 +80,7 @@ pub(super) async fn observe(
     let received = Instant::now();
     let headers = request.headers_mut();
     let id: Arc<str> = observer.ids.choose(headers.get(REQUEST_ID).map(HeaderValue::as_bytes)).into();
-    let span = observer.span(&request);
+    let span = observer.span(&request, peer);
     let trace = span.trace().clone();
     let allowed = auth::check(&observer.keys, request.uri().path(), request.headers());
     let observation = Observation {

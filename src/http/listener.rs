@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::uri::Scheme;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -69,9 +70,11 @@ async fn serve_connection(
     mut draining: Draining,
 ) {
     let (in_progress, mut requests) = watch::channel(0usize);
+    let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(scheme.clone());
         let in_progress = InProgress::begin(in_progress.clone());
         // A router is always ready, so it can be called without being asked.
         let answer = router.clone().call(request);

@@ -35,6 +35,11 @@ impl Stream {
         Self { kind: Kind::Tls(Box::new(stream)), ahead: Bytes::new() }
     }
 
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.kind, Kind::Tls(_))
+    }
+
     /// Waits until `count` bytes have come, or the client sends no more. Whoever reads gets them as if they came then. To be
     /// called once, before anything is read.
     ///

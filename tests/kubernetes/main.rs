@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         ("what_is_named_is_there", wiring::what_is_named_is_there),
         ("selectors_find_the_pods", wiring::selectors_find_the_pods),
         ("routes_lead_to_the_services", wiring::routes_lead_to_the_services),
+        ("a_bucket_is_reached_and_no_machines_credentials", wiring::a_bucket_is_reached_and_no_machines_credentials),
         ("nothing_is_cut_off_at_the_end", wiring::nothing_is_cut_off_at_the_end),
         ("containers_have_no_rights", wiring::containers_have_no_rights),
         ("instances_have_a_core_each", wiring::instances_have_a_core_each),

@@ -1,9 +1,11 @@
 //! What no schema says: that the objects fit each other, and the server.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use convoy::config::ServerConfig;
+use convoy::config::{ServerConfig, ShutdownConfig};
 use convoy::engine::Provider;
 use convoy::repository::Machine;
 use convoy::repository::config::ModelConfig;
@@ -184,6 +186,59 @@ pub(crate) fn routes_lead_to_the_services() {
     }
 }
 
+/// Whether one of the policies lets something out to this address and port.
+fn lets_out(objects: &Objects, address: IpAddr, port: u64) -> bool {
+    let policies = objects.kind("NetworkPolicy");
+    let mut rules = policies.flat_map(|policy| list(&policy["spec"]["egress"]));
+    rules.any(|rule| {
+        let has_port = list(&rule["ports"]).iter().any(|open| open["port"] == port);
+        let mut blocks = list(&rule["to"]).iter().map(|peer| &peer["ipBlock"]).filter(|block| block.is_object());
+        has_port
+            && blocks.any(|block| {
+                let except = block["except"].as_array().into_iter().flatten();
+                contains(text(&block["cidr"]), address) && !except.into_iter().any(|cidr| contains(text(cidr), address))
+            })
+    })
+}
+
+fn contains(cidr: &str, address: IpAddr) -> bool {
+    let (network, length) = cidr.split_once('/').unwrap();
+    let length: u32 = length.parse().unwrap();
+    match (network.parse().unwrap(), address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            (u32::from(network) ^ u32::from(address)).checked_shr(32 - length).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => {
+            (u128::from(network) ^ u128::from(address)).checked_shr(128 - length).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+pub(crate) fn a_bucket_is_reached_and_no_machines_credentials() {
+    let objects = Objects::of(&render_with("models-s3"));
+    for (address, port, is_let_out) in [
+        ("52.218.0.1", 443, true),
+        ("52.218.0.1", 80, false),
+        // EKS Pod Identity.
+        ("169.254.170.23", 80, true),
+        ("169.254.170.23", 443, false),
+        ("fd00:ec2::23", 80, true),
+        ("fd00:ec2::254", 80, false),
+        // The node's own role.
+        ("169.254.169.254", 80, false),
+        ("169.254.169.254", 443, false),
+        ("10.0.0.1", 443, false),
+    ] {
+        assert_eq!(lets_out(&objects, address.parse().unwrap(), port), is_let_out, "{address}:{port}");
+    }
+    let policies = objects.kind("NetworkPolicy");
+    let storage = policies.flat_map(|policy| list(&policy["spec"]["egress"])).find(|rule| {
+        list(&rule["to"]).iter().any(|peer| peer["namespaceSelector"]["matchLabels"]["convoy/storage"] == "allowed")
+    });
+    assert_eq!(storage.unwrap()["ports"][0]["port"], 9000);
+}
+
 pub(crate) fn nothing_is_cut_off_at_the_end() {
     for (name, objects) in deployments() {
         let config = configuration(objects);
@@ -191,7 +246,7 @@ pub(crate) fn nothing_is_cut_off_at_the_end() {
         let stop = number(&objects.container()["lifecycle"]["preStop"]["sleep"]["seconds"]);
         let grace = number(&pod["terminationGracePeriodSeconds"]);
         // With time left for the process to end, and for the kubelet.
-        assert!(stop * 1000 + config.shutdown.timeout_ms + 5_000 <= grace * 1000, "{name}");
+        assert!(Duration::from_secs(stop + 2) + config.shutdown.longest() <= Duration::from_secs(grace), "{name}");
         assert!(config.shutdown.grace_ms < config.shutdown.timeout_ms);
 
         let probe = |name: &str| &objects.container()[name];
@@ -207,8 +262,11 @@ pub(crate) fn nothing_is_cut_off_at_the_end() {
         let arguments = list(&runtime["spec"]["containers"][0]["args"]);
         let value = |option: &str| arguments.iter().find_map(|argument| text(argument).strip_prefix(option)).unwrap();
         let milliseconds = |option: &str| value(option).parse::<u64>().unwrap();
-        assert!(milliseconds("--shutdown-timeout-ms=") + 5_000 <= 30_000);
-        assert!(milliseconds("--shutdown-grace-ms=") >= 5_000);
+        let timeout_ms = milliseconds("--shutdown-timeout-ms=");
+        let grace_ms = milliseconds("--shutdown-grace-ms=");
+        assert!(grace_ms >= 5_000);
+        let shutdown = ShutdownConfig { grace_ms, timeout_ms };
+        assert!(shutdown.longest() + Duration::from_secs(3) <= Duration::from_secs(30));
     }
 }
 

@@ -91,6 +91,11 @@ async fn over_http_a_key_allows_what_its_right_says() {
             assert!(headers.contains_key("x-request-id"));
         }
     }
+    // Prometheus and the load balancer's checks have no key.
+    let mut metrics = Http::over(TcpStream::connect(server.metrics_address()).await.unwrap()).await;
+    for path in ["/metrics", "/v2/health/ready"] {
+        assert_eq!(metrics.send("GET", path, &[]).await.unwrap().0, 200, "{path}");
+    }
     // A browser asks first, without a key, whether it may send one.
     let preflight = [
         ("origin", "https://example.org"),

@@ -4,6 +4,7 @@ use convoy::grpc::proto::convoy::v1 as pb;
 use convoy::grpc::proto::convoy::v1::image_classifier_client::ImageClassifierClient;
 use convoy::telemetry::OtlpProtocol;
 use futures_util::{StreamExt, stream};
+use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use tonic::{Code, Request};
@@ -51,6 +52,7 @@ async fn a_call_is_a_span_in_its_callers_trace_with_its_parts_below() {
         ("rpc.method", "convoy.v1.ImageClassifier/Classify"),
         ("rpc.response.status_code", "OK"),
         ("client.address", "127.0.0.1"),
+        ("network.peer.address", "127.0.0.1"),
         ("convoy.model.name", "means"),
     ] {
         assert_eq!(attribute(call, key).as_deref(), Some(value), "{key}");
@@ -101,4 +103,36 @@ async fn every_message_of_a_stream_has_a_span_of_its_own() {
             assert_child(parts[0], message);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_fail_say_so_while_their_stream_goes_on() {
+    let (collector, address) = Collector::over_grpc().await;
+    let repository = repository();
+    let server = traced(&repository, address, |_| {}).await;
+    let mut inference = client(&server).await;
+    let messages = [
+        raw("table", "FP32", &[1, 3, 2, 2], bytes(&[99.0; 12])),
+        raw("nowhere", "FP32", &[1, 3, 2, 2], bytes(&[0.0; 12])),
+    ];
+    let answers = inference.model_stream_infer(in_trace(stream::iter(messages))).await.unwrap().into_inner();
+    let answers: Vec<_> = within_a_minute(answers.collect()).await;
+    assert!(answers.len() == 2 && answers.iter().all(|answer| !answer.as_ref().unwrap().error_message.is_empty()));
+    drop(inference);
+    server.shutdown().await;
+
+    let spans = collector.spans();
+    let call = one(&spans, "inference.GRPCInferenceService/ModelStreamInfer");
+    assert_eq!(attribute(call, "rpc.response.status_code").as_deref(), Some("OK"));
+    let ended = |code: &str| {
+        let has_code = |span: &&Span| attribute(span, "rpc.response.status_code").as_deref() == Some(code);
+        spans.iter().find(|span| span.name == "message" && has_code(span)).unwrap_or_else(|| panic!("{spans:#?}"))
+    };
+    let failed = ended("INTERNAL");
+    assert_eq!(attribute(failed, "error.type").as_deref(), Some("INTERNAL"));
+    assert_eq!(failed.status.as_ref().unwrap().code, StatusCode::Error as i32);
+    // What the client has done wrong is no error of the server's.
+    let refused = ended("NOT_FOUND");
+    assert_eq!(attribute(refused, "error.type"), None);
+    assert!(refused.status.as_ref().is_none_or(|status| status.code == StatusCode::Unset as i32));
 }

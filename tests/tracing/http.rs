@@ -22,7 +22,12 @@ async fn a_request_is_a_span_in_its_callers_trace_with_its_parts_below() {
     })
     .await;
     let parent = traceparent(true);
-    let headers = [("traceparent", &*parent), ("tracestate", "vendor=opaque"), ("x-request-id", "id-1")];
+    let headers = [
+        ("traceparent", &*parent),
+        ("tracestate", "vendor=opaque"),
+        ("x-request-id", "id-1"),
+        ("x-forwarded-for", "203.0.113.7, 10.0.0.1"),
+    ];
     let answer = send(&server, "POST", CLASSIFY, &headers, png([255, 0, 0])).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let told = answer.headers["traceresponse"].to_str().unwrap().to_owned();
@@ -40,7 +45,9 @@ async fn a_request_is_a_span_in_its_callers_trace_with_its_parts_below() {
         ("http.route", "/v1/models/{model}/classify"),
         ("url.path", CLASSIFY),
         ("http.response.status_code", "200"),
-        ("client.address", "127.0.0.1"),
+        ("url.scheme", "http"),
+        ("client.address", "203.0.113.7"),
+        ("network.peer.address", "127.0.0.1"),
         ("convoy.request.id", "id-1"),
         ("convoy.model.name", "means"),
         ("convoy.model.version", "1"),
@@ -52,6 +59,7 @@ async fn a_request_is_a_span_in_its_callers_trace_with_its_parts_below() {
     let (decode, queue, compute) = (one(&spans, "decode"), one(&spans, "queue"), one(&spans, "compute"));
     for part in [decode, queue, compute] {
         assert_child(part, request);
+        assert_eq!(part.trace_state, "vendor=opaque", "{}", part.name);
     }
     assert!(decode.end_time_unix_nano <= queue.start_time_unix_nano);
     assert!(queue.end_time_unix_nano <= compute.start_time_unix_nano);
@@ -67,6 +75,8 @@ async fn a_request_is_a_span_in_its_callers_trace_with_its_parts_below() {
     assert_eq!(spans.len(), 5, "{spans:#?}");
 
     assert_eq!(collector.resource("service.name").as_deref(), Some("cats"));
+    assert_eq!(collector.resource("service.instance.id").map(|id| id.len()), Some(36));
+    assert!(collector.resource("host.name").is_some_and(|host| !host.is_empty()));
     assert_eq!(collector.header("x-key").as_deref(), Some("secret"));
 }
 

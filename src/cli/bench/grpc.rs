@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, TE};
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use percent_encoding::percent_decode_str;
 use prost::Message;
@@ -72,7 +72,7 @@ impl Connection {
         let (head, body) = response.into_parts();
         let body = body.collect().await?;
         // An answer without a message has its status in the head.
-        let status = Status::of(body.trailers().unwrap_or(&head.headers))?;
+        let status = Status::of(head.status, body.trailers().unwrap_or(&head.headers))?;
         Ok((status, body.to_bytes()))
     }
 
@@ -120,7 +120,7 @@ impl Stream {
         });
         let response =
             connection.start(requests.path(), requests.headers(), BoxBody::new(StreamBody::new(frames))).await?;
-        if let Ok(status) = Status::of(response.headers()) {
+        if let Ok(status) = Status::of(response.status(), response.headers()) {
             bail!("{} ends with the status {}: {}", requests.path(), status.code, status.message);
         }
         let waiting =
@@ -166,7 +166,8 @@ impl Stream {
             match frame.into_data() {
                 Ok(data) => self.received.extend_from_slice(&data),
                 Err(frame) => {
-                    let status = Status::of(frame.trailers_ref().context("a frame of an unknown kind")?)?;
+                    let trailers = frame.trailers_ref().context("a frame of an unknown kind")?;
+                    let status = Status::of(StatusCode::OK, trailers)?;
                     bail!("the stream ended with the status {}: {}", status.code, status.message);
                 }
             }
@@ -182,8 +183,14 @@ pub(super) struct Status {
 }
 
 impl Status {
-    fn of(headers: &HeaderMap) -> Result<Self> {
+    /// The status in `headers`, or the one that gRPC has for the HTTP status of who does not speak it, a load balancer without a replica for
+    /// instance.
+    fn of(http: StatusCode, headers: &HeaderMap) -> Result<Self> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        if http != StatusCode::OK && text(STATUS).is_none() {
+            let message = format!("HTTP {http}, which is no answer of a gRPC server but of a load balancer before it");
+            return Ok(Self { code: code_of(http), message });
+        }
         let code = text(STATUS).context("the call ended without a status")?;
         let message = percent_decode_str(text(STATUS_MESSAGE).unwrap_or_default());
         Ok(Self { code: code.parse()?, message: message.decode_utf8_lossy().into_owned() })
@@ -200,6 +207,18 @@ impl Status {
     }
 }
 
+/// The code that gRPC's specification has for an HTTP status (`http-grpc-status-mapping.md`).
+fn code_of(http: StatusCode) -> i32 {
+    match http.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
 /// A message with the five bytes before it: not compressed, and its length.
 pub(super) fn frame(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
@@ -208,4 +227,21 @@ pub(super) fn frame(message: &impl Message) -> Bytes {
     frame.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
     message.encode(&mut frame).expect("the buffer grows as it must");
     frame.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_speak_grpc_is_named_with_its_http_status() {
+        let status = Status::of(StatusCode::SERVICE_UNAVAILABLE, &HeaderMap::new()).unwrap();
+        assert_eq!(status.code, 14);
+        assert!(status.message.contains("503 Service Unavailable") && status.message.contains("load balancer"));
+        assert!(matches!(status.into_answer(), Answer::Refused(_)));
+        let own = HeaderMap::from_iter([(STATUS, "3".parse().unwrap()), (STATUS_MESSAGE, "no%20".parse().unwrap())]);
+        let status = Status::of(StatusCode::OK, &own).unwrap();
+        assert_eq!((status.code, &*status.message), (3, "no "));
+        assert!(Status::of(StatusCode::OK, &HeaderMap::new()).is_err());
+    }
 }

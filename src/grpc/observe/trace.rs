@@ -1,20 +1,22 @@
 //! A call's span, by OpenTelemetry's conventions for gRPC servers.
 
+use std::net::SocketAddr;
+
 use hyper::Request;
 use tonic::Code;
 
 use super::{Observation, Observer, REFLECTION, is_probe};
 use crate::grpc::metrics::name_of;
-use crate::telemetry::{Attribute, RequestSpan};
+use crate::telemetry::{Attribute, RequestSpan, Trace};
 
 impl Observer {
     /// Begins the span of a call, where calls are traced and this one is no probe.
-    pub(super) fn span<B>(&self, request: &Request<B>) -> RequestSpan {
+    pub(super) fn span<B>(&self, request: &Request<B>, peer: SocketAddr) -> RequestSpan {
         let path = request.uri().path();
         if !self.tracing.is_on() || is_probe(path) || path.starts_with(REFLECTION) {
             return RequestSpan::default();
         }
-        self.tracing.request(request.headers(), || self.method(path).to_owned())
+        self.tracing.request(request.headers(), Some(peer), || self.method(path).to_owned())
     }
 
     /// A path is whatever a client sends; the unknown ones have one name.
@@ -26,17 +28,24 @@ impl Observer {
 impl Observation {
     /// Ends the span with what the call was and how it ended.
     pub(super) fn end_span(&mut self, code: Code) {
-        let Self { observer, path, peer, id, .. } = self;
+        let Self { observer, path, id, .. } = self;
         let attributes = || {
             vec![
                 Attribute::new("rpc.system.name", "grpc"),
                 Attribute::new("rpc.method", observer.method(path).to_owned()),
                 Attribute::new("rpc.response.status_code", name_of(code)),
-                Attribute::new("client.address", peer.ip().to_string()),
                 Attribute::new("convoy.request.id", id.to_string()),
             ]
         };
         self.span.end(attributes, Some(name_of(code)).filter(|_| is_error(code)));
+    }
+}
+
+/// Says in the span of a stream's message how that was answered. The stream itself goes on, and ends with a status of its own.
+pub(in crate::grpc) fn record_message(message: &Trace, code: Code) {
+    message.set("rpc.response.status_code", name_of(code));
+    if is_error(code) {
+        message.fail(name_of(code));
     }
 }
 

@@ -1,7 +1,10 @@
 //! A request's span, by OpenTelemetry's conventions for HTTP servers.
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::{Method, StatusCode};
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, MatchedPath, Request};
+use axum::http::uri::Scheme;
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::{CLIENT_LEFT, Observation, Observer};
 use crate::http::metrics::method_label;
@@ -9,6 +12,9 @@ use crate::telemetry::{Attribute, RequestSpan};
 
 /// Routes that are asked every few seconds for the life of the server, and are not traced.
 const UNTRACED: &[&str] = &["/v2/health/live", "/v2/health/ready", "/ping", "/metrics"];
+
+/// The header by which a load balancer that ends TLS says that the client spoke it.
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 impl Observer {
     /// Begins the span of a request, where requests are traced and this one is no probe.
@@ -18,17 +24,20 @@ impl Observer {
         if !self.tracing.is_on() || route.is_some_and(is_probe) {
             return RequestSpan::default();
         }
-        self.tracing.request(request.headers(), || {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+        let span = self.tracing.request(request.headers(), peer, || {
             let method = Some(method(request.method())).filter(|&method| method != "_OTHER").unwrap_or("HTTP");
             route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"))
-        })
+        });
+        span.trace().set("url.scheme", scheme(request.headers(), request.extensions()));
+        span
     }
 }
 
 impl Observation<'_> {
     /// Ends the span with what the request was and how it ended.
     pub(super) fn end_span(&mut self, status: StatusCode) {
-        let Self { method: asked, uri, route, peer, request_bytes, request_id, .. } = self;
+        let Self { method: asked, uri, route, request_bytes, request_id, .. } = self;
         let attributes = || {
             let required = [
                 Attribute::new("http.request.method", method(asked)),
@@ -38,7 +47,6 @@ impl Observation<'_> {
             ];
             let optional = [
                 route.as_ref().map(|route| Attribute::new("http.route", route.as_str().to_owned())),
-                peer.map(|peer| Attribute::new("client.address", peer.ip().to_string())),
                 request_bytes.map(|bytes| Attribute::new("http.request.body.size", bytes as i64)),
             ];
             required.into_iter().chain(optional.into_iter().flatten()).collect()
@@ -47,6 +55,17 @@ impl Observation<'_> {
         let is_error = status.is_server_error() || status.as_u16() == CLIENT_LEFT;
         self.span.end(attributes, Some(status.as_str()).filter(|_| is_error));
     }
+}
+
+/// What the client spoke, with whom it speaks being as good as the server.
+fn scheme(headers: &HeaderMap, extensions: &Extensions) -> &'static str {
+    let forwarded = headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes);
+    let is_https = match forwarded {
+        Some(b"https") => true,
+        Some(b"http") => false,
+        _ => extensions.get::<Scheme>() == Some(&Scheme::HTTPS),
+    };
+    if is_https { "https" } else { "http" }
 }
 
 /// A method is whatever token a client sends; the unknown ones have one name.

@@ -95,18 +95,18 @@ fn image(open: &oci::Open<'_>, options: &Options, cache: &Cache) -> Result<BTree
 /// Takes a member of a plain archive.
 fn take(files: &mut Files, member: Member, content: &mut dyn Read, cache: &Cache) -> Result<()> {
     match member.kind {
-        Kind::Folder => displace(files, &member.path, false),
+        Kind::Folder => agree(files, &member.path, false)?,
         Kind::File if member.path.is_hidden() => {}
         Kind::File => {
+            agree(files, &member.path, true)?;
             let file = store(&member.path, content, cache)?;
-            displace(files, &member.path, true);
             files.insert(member.path, file);
         }
         Kind::HardLink(target) => {
             let file = files.get(&target).cloned().ok_or_else(|| {
                 Error::invalid(format!("{} is a link to {target}, which is not in the archive before it", member.path))
             })?;
-            displace(files, &member.path, true);
+            agree(files, &member.path, true)?;
             files.insert(member.path, file);
         }
         Kind::Other(what) => {
@@ -119,7 +119,25 @@ fn take(files: &mut Files, member: Member, content: &mut dyn Read, cache: &Cache
     Ok(())
 }
 
-/// Removes what cannot be beside a file, or a folder, at `path`: later members replace earlier ones.
+/// Whether a file, or a folder, at `path` can be beside what came before it. Of two files of one name the later is taken, as tar does; but a
+/// file in whose place there is a folder, too, is no repository's.
+///
+/// # Errors
+/// `InvalidArgument` naming what is both.
+fn agree(files: &Files, path: &FilePath, is_file: bool) -> Result<()> {
+    let file_above = path.folders().find_map(|folder| files.keys().find(|file| file.as_str() == folder));
+    let both = match file_above {
+        Some(file) => Some(file),
+        None if is_file => files.keys().any(|other| other.below(path.as_str()).is_some()).then_some(path),
+        None => files.contains_key(path).then_some(path),
+    };
+    match both {
+        Some(path) => Err(Error::invalid(format!("{path} is both a file and a folder in it"))),
+        None => Ok(()),
+    }
+}
+
+/// Removes what cannot be beside a file, or a folder, at `path`: upper layers replace what is in lower ones.
 fn displace(files: &mut Files, path: &FilePath, is_file: bool) {
     files.retain(|other, _| {
         let is_above = path.folders().any(|folder| folder == other.as_str());

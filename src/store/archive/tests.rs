@@ -171,7 +171,16 @@ fn hostile_archives_are_refused() {
         .member(b"x", EntryType::XHeader, b"", b"22 GNU.sparse.major=1\n")
         .file("m/1/model.onnx", "x")
         .end();
+    let folder = |tar: Tar| tar.member(b"m/1/model.onnx/", EntryType::Directory, b"", b"").end();
+    let graph = || Tar::default().file("m/1/model.onnx", "graph");
     for (what, bytes, said) in [
+        ("a file below a file", graph().file("m/1/model.onnx/x", "x").end(), "m/1/model.onnx is both"),
+        (
+            "a file above a file",
+            Tar::of(&[("m/1/model.onnx/x", "x"), ("m/1/model.onnx", "x")]),
+            "m/1/model.onnx is both",
+        ),
+        ("a folder instead of a file", folder(graph()), "m/1/model.onnx is both"),
         ("up", Tar::of(&[("../evil", "x")]), "straight"),
         ("up within", Tar::of(&[("m/../../evil", "x")]), "straight"),
         ("absolute", Tar::of(&[("/etc/evil", "x")]), "absolute"),

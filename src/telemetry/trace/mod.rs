@@ -4,11 +4,14 @@
 //! they began and ended anyway, so their spans are made when they are over, with the times that they had.
 
 mod batch;
+mod client;
 mod config;
 mod export;
+mod resource;
 mod sampler;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,7 +23,6 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, InstrumentationScope, KeyValue, Value};
 use opentelemetry_http::HeaderExtractor;
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
 use prometheus::Registry;
@@ -57,11 +59,8 @@ impl Tracing {
     /// `InvalidArgument` for what can never be sent.
     pub fn start(config: &TracingConfig, registry: &Registry) -> Result<Self> {
         let Some(url) = config.url()? else { return Ok(Self(None)) };
-        let resource = Resource::builder()
-            .with_service_name(config.service_name.clone())
-            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
         let provider = SdkTracerProvider::builder()
-            .with_resource(resource.build())
+            .with_resource(resource::resource(&config.service_name))
             .with_sampler(ByRequest::new(config.sample_ratio))
             .with_span_processor(export::processor(config, &url, registry)?)
             .build();
@@ -77,12 +76,16 @@ impl Tracing {
         self.0.is_some()
     }
 
-    /// Begins the span of a request that came with `headers`, in the trace that these name or a new one.
-    pub fn request(&self, headers: &HeaderMap, name: impl FnOnce() -> String) -> RequestSpan {
+    /// Begins the span of a request that came with `headers` from `peer`, in the trace that these name or a new one.
+    pub fn request(&self, headers: &HeaderMap, peer: Option<SocketAddr>, name: impl FnOnce() -> String) -> RequestSpan {
         let Some(inner) = &self.0 else { return RequestSpan(Trace(None)) };
         let parent = inner.propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers));
         let span = SpanBuilder::from_name(name()).with_kind(SpanKind::Server);
-        RequestSpan(Trace::begin(&inner.tracer, span, &parent))
+        let trace = Trace::begin(&inner.tracer, span, &parent);
+        if let (Some(traced), Some(peer)) = (trace.recorded(), peer) {
+            traced.lock().set_attributes(client::attributes(headers, peer));
+        }
+        RequestSpan(trace)
     }
 
     /// Has everything sent that waits for it, at most for `timeout`. Blocks. There are no spans afterwards.
@@ -112,8 +115,7 @@ impl RequestSpan {
         if span.is_recording() {
             span.set_attributes(attributes());
             if let Some(error) = error {
-                span.set_attribute(KeyValue::new("error.type", error.to_owned()));
-                span.set_status(Status::error(""));
+                fail(&mut span, error);
             }
         }
         span.end();
@@ -182,6 +184,13 @@ impl Trace {
         }
     }
 
+    /// Says of the span itself that it failed, with the kind of error.
+    pub fn fail(&self, error: &str) {
+        if let Some(traced) = self.recorded() {
+            fail(&mut traced.lock(), error);
+        }
+    }
+
     /// Records a part that is over.
     pub fn part(&self, name: &'static str, times: (Instant, Instant), attributes: impl FnOnce() -> Vec<KeyValue>) {
         if let Some(traced) = self.recorded() {
@@ -198,6 +207,11 @@ impl Trace {
     fn link(&self) -> Option<Link> {
         self.recorded().map(|traced| Link::new(traced.context.clone(), Vec::new(), 0))
     }
+}
+
+fn fail(span: &mut Span, error: &str) {
+    span.set_attribute(KeyValue::new("error.type", error.to_owned()));
+    span.set_status(Status::error(""));
 }
 
 impl Traced {
@@ -266,7 +280,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers
             .insert("traceparent", HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
-        let mut span = tracing.request(&headers, || unreachable!("the name is not made"));
+        let mut span = tracing.request(&headers, None, || unreachable!("the name is not made"));
         let trace = span.trace().clone();
         assert_eq!(size_of::<Trace>(), size_of::<usize>());
         assert!(trace.0.is_none() && trace.child("part").trace().0.is_none());

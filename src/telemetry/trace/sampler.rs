@@ -1,6 +1,6 @@
 //! Which spans are recorded.
 
-use opentelemetry::trace::{Link, SpanKind, TraceId, TraceState};
+use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
@@ -29,11 +29,10 @@ impl ShouldSample for ByRequest {
     ) -> SamplingResult {
         let is_linked = |link: &Link| link.span_context.is_sampled();
         if links.iter().any(is_linked) {
-            return SamplingResult {
-                decision: SamplingDecision::RecordAndSample,
-                attributes: Vec::new(),
-                trace_state: TraceState::default(),
-            };
+            // A run is linked, too, and has a parent, whose state goes on as in any child.
+            let trace_state =
+                parent.map_or_else(TraceState::default, |parent| parent.span().span_context().trace_state().clone());
+            return SamplingResult { decision: SamplingDecision::RecordAndSample, attributes: Vec::new(), trace_state };
         }
         self.0.should_sample(parent, trace, name, kind, attributes, links)
     }

@@ -67,8 +67,8 @@ impl<'a> Project<'a> {
         )
     }
 
-    /// Runs a script of the tree on this project, as an operator would.
-    pub(super) fn script(&self, script: &str, arguments: &[&str]) -> Result<String> {
+    /// Runs a script of the tree on this project, as an operator would, with these variables beside the project's own.
+    pub(super) fn script(&self, script: &str, variables: &[(&str, &str)]) -> Result<String> {
         let compose = self.daemon.compose();
         let mut command = Command::new(process::root().join(script));
         for (name, value) in compose.get_envs() {
@@ -76,7 +76,7 @@ impl<'a> Project<'a> {
         }
         command.env("COMPOSE", words(&compose)).env("DOCKER", words(&self.daemon.docker()));
         command.env("COMPOSE_PROJECT_NAME", &self.name).current_dir(process::root());
-        output(self.with_environment(command).args(arguments))
+        output(self.with_environment(command).envs(variables.iter().copied()))
     }
 
     /// Has the service run `replicas` containers: those that are there, and new ones or fewer.

@@ -25,7 +25,7 @@ pub(super) struct Scenario {
     pub(super) run: fn(&Project<'_>, &str) -> Result<Option<Duration>>,
 }
 
-pub(super) const SCENARIOS: [Scenario; 7] = [
+pub(super) const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "nothing",
         run: |_, _| {
@@ -35,6 +35,7 @@ pub(super) const SCENARIOS: [Scenario; 7] = [
     },
     Scenario { name: "rolling restart", run: restart_each },
     Scenario { name: "rolling update", run: update },
+    Scenario { name: "an update that fails", run: fail_to_update },
     Scenario { name: "SIGKILL of one", run: kill_one },
     Scenario { name: "one frozen", run: freeze_one },
     Scenario { name: "one without its model", run: add_broken },
@@ -44,19 +45,46 @@ pub(super) const SCENARIOS: [Scenario; 7] = [
 /// Restarts one after the other, each when the one before it is back.
 fn restart_each(project: &Project<'_>, _: &str) -> Result<Option<Duration>> {
     for replica in project.replicas()? {
-        project.daemon.tell(&["restart", "--time", "30", &replica])?;
+        project.daemon.tell(&["restart", "--time", "35", &replica])?;
         project.wait_for_replicas(REPLICAS)?;
     }
     Ok(None)
 }
 
-/// Replaces every container by a new one, as the script for operators does.
-fn update(project: &Project<'_>, _: &str) -> Result<Option<Duration>> {
-    let before = project.replicas()?;
-    project.script("docker/rolling-update.sh", &[])?;
+/// Replaces every container by one of a new version, two at a time, as the script for operators does.
+fn update(project: &Project<'_>, image: &str) -> Result<Option<Duration>> {
+    let next = "convoy-test/next";
+    project.daemon.tell(&["tag", image, next])?;
+    project.script("docker/rolling-update.sh", &[("CONVOY_IMAGE", next), ("BATCH", "2")])?;
     let after = project.replicas()?;
     ensure!(after.len() == REPLICAS, "there are {} replicas after the update", after.len());
-    ensure!(!after.iter().any(|replica| before.contains(replica)), "the update has left a replica as it was");
+    for replica in after {
+        let version = project.daemon.ask(&["inspect", "--format", "{{.Config.Image}}", &replica])?;
+        ensure!(version == next, "the update has left a replica as it was, of {version}");
+    }
+    project.wait_for_replicas(REPLICAS)?;
+    Ok(None)
+}
+
+/// An update to a version that never gets ready. It must fail, and leave what there was.
+fn fail_to_update(project: &Project<'_>, image: &str) -> Result<Option<Duration>> {
+    let sorted = || {
+        project.replicas().map(|mut replicas| {
+            replicas.sort();
+            replicas
+        })
+    };
+    let before = sorted()?;
+    let broken = "convoy-test/broken";
+    let container = project.daemon.ask(&["create", image])?;
+    let changed =
+        project.daemon.tell(&["commit", "--change", "ENV CONVOY_MODEL_REPOSITORY=/nonexistent", &container, broken]);
+    project.daemon.tell(&["rm", &container])?;
+    changed?;
+    let update = project.script("docker/rolling-update.sh", &[("CONVOY_IMAGE", broken), ("PATIENCE_S", "10")]);
+    let error = update.err().context("an update to a version that cannot start has succeeded")?;
+    ensure!(format!("{error:#}").contains("is not healthy"), "the update has failed otherwise: {error:#}");
+    ensure!(sorted()? == before, "the failed update has changed which replicas there are");
     project.wait_for_replicas(REPLICAS)?;
     Ok(None)
 }

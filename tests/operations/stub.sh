@@ -1,0 +1,112 @@
+#!/bin/sh
+# Stands in for `docker`, `docker compose`, `curl` and `sleep`, by whose names it is called, as far as rolling-update.sh uses them.
+# $STATE is a folder: `containers/` has a file for each replica; `slots/` one for each of HAProxy's $PLACES that is taken, with its
+# replica and state; `log` what was done. HAProxy looks for replicas whenever it is asked: one that it has found is up at the next look,
+# and one that has gone keeps its place for three more.
+set -eu
+cd "$STATE"
+
+uses() {
+    [ -f "containers/$1" ] && grep -qs UP "slots/$1"
+}
+
+used() {
+    n=0
+    for container in $(ls containers); do
+        if uses "$container"; then n=$((n + 1)); fi
+    done
+    echo "$n"
+}
+
+free() {
+    echo $((PLACES - $(ls slots | wc -l)))
+}
+
+look() {
+    for slot in $(ls slots); do
+        if [ -f "containers/$slot" ]; then
+            echo UP >"slots/$slot"
+        elif [ "$(cat "slots/$slot")" = "GONE.." ]; then
+            rm "slots/$slot"
+        elif grep -q GONE "slots/$slot"; then
+            echo "$(cat "slots/$slot")." >"slots/$slot"
+        else
+            echo GONE >"slots/$slot"
+        fi
+    done
+    for container in $(ls containers); do
+        [ -f "slots/$container" ] || [ "$(free)" -eq 0 ] || echo DOWN >"slots/$container"
+    done
+}
+
+page() {
+    echo '# pxname,svname,status,check_desc,addr,'
+    for backend in http:8000 grpc:8001; do
+        proxy=${backend%:*}_replicas
+        for slot in $(ls slots); do
+            state=$(cat "slots/$slot")
+            case $state in GONE*) state=DOWN ;; esac
+            echo "$proxy,replica,$state,\"Layer7 check, passed\",10.0.0.${slot#c}:${backend#*:},"
+        done
+        for _ in $(seq "$(free)"); do
+            echo "$proxy,replica,MAINT (resolution),,,"
+        done
+        echo "$proxy,BACKEND,UP,,,"
+    done
+}
+
+create() {
+    next=$(($(cat next) + 1))
+    echo $next >next
+    : >"containers/c$next"
+    echo "create c$next" >>log
+}
+
+up() {
+    for scale in "$@"; do
+        case $scale in convoy=*) wanted=${scale#convoy=} ;; esac
+    done
+    while [ "$(ls containers | wc -l)" -lt "$wanted" ]; do
+        if [ -f up-fails ] && [ "$(ls containers | wc -l)" -eq $((wanted - 1)) ]; then
+            echo "no memory for another container" >&2
+            exit 1
+        fi
+        create
+    done
+}
+
+case "${0##*/} ${1:-} ${3:-}" in
+sleep*)
+    if [ -f interrupt ]; then kill -INT "$PPID"; fi
+    ;;
+curl*)
+    [ ! -f haproxy-is-away ] || exit 7
+    look
+    page
+    ;;
+"docker compose "*) ;;
+"docker ps "*) ls containers ;;
+"docker inspect "*)
+    case $3 in
+    *project*) echo convoy ;;
+    *Running*) if grep -q stopped "containers/$4"; then echo false; else echo true; fi ;;
+    *Health*) if [ -f never-healthy ]; then echo starting; else echo healthy; fi ;;
+    *IPAddress*) echo "10.0.0.${4#c} " ;;
+    esac
+    ;;
+"docker stop "*)
+    shift
+    for container in "$@"; do
+        rm "containers/$container"
+        echo "stop $container leaves $(used)" >>log
+    done
+    ;;
+"docker rm "*) ;;
+"compose --file ps") ls containers ;;
+"compose --file port") echo 127.0.0.1:8404 ;;
+"compose --file up") up "$@" ;;
+*)
+    echo "the stub does not know $0 $*" >&2
+    exit 2
+    ;;
+esac
