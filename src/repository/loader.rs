@@ -154,7 +154,7 @@ impl Repository {
                         Ok(serving) => Loaded::New(serving),
                         Err(error) => {
                             let reason = error.chain();
-                            error!(model = name, version, reason, "the model could not be loaded");
+                            self.log_failure(name, Some(version), &reason);
                             failure.get_or_insert(refused(name, &error));
                             Loaded::Failed(reason)
                         }
@@ -226,6 +226,15 @@ impl Repository {
         made_of.is_some_and(|made_of| made_of.agrees_on(version, fingerprint))
     }
 
+    fn log_failure(&self, name: &str, version: Option<u64>, reason: &str) {
+        // What a server that ends gives up is nobody's failure.
+        if *self.closed.borrow() {
+            info!(model = name, version, reason, "the model was not loaded");
+        } else {
+            error!(model = name, version, reason, "the model could not be loaded");
+        }
+    }
+
     pub(super) fn unknown(&self, name: &str) -> Error {
         Error::not_found(format!("there is no model {name} in {}", self.root.display()))
     }
@@ -233,7 +242,7 @@ impl Repository {
     /// Notes that a load failed before it came to any version.
     pub(super) fn fail(&self, name: &str, error: &Error) {
         let reason = error.chain();
-        error!(model = name, reason, "the model could not be loaded");
+        self.log_failure(name, None, &reason);
         self.metrics.record_model_load(name, false);
         self.change(name, |entry| entry.fail(&reason));
     }
