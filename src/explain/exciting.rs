@@ -19,7 +19,8 @@ struct Found {
     index: usize,
     peak: Peak,
     prepared: Prepared,
-    encoded: Bytes,
+    /// The network's input.
+    pixels: RgbImage,
 }
 
 /// The `request.count` of `pictures` in which the unit is strongest, and above zero: others don't excite it. Each comes with what it is
@@ -45,14 +46,14 @@ pub(super) fn exciting(
         count += 1;
         let in_picture = |error: Error| error.map_message(|message| format!("{name}: {message}"));
         let encoded = encoded.map_err(in_picture)?;
-        let prepared = subject.prepare(&encoded).map_err(in_picture)?;
+        let (prepared, pixels) = subject.prepare_with_pixels(&encoded).map_err(in_picture)?;
         let values = graphs.forward(&prepared.row)?;
         let row = Graphs::row(&values, &graphs.from)?;
         let peak = peak_of(&peaks(&row, &graphs)?, request.unit, &graphs.layer)?;
         peak.check_finite(&graphs.layer).map_err(in_picture)?;
         if peak.activation > 0.0 {
             let at = found.partition_point(|other| other.peak.activation >= peak.activation);
-            found.insert(at, Found { index, peak, prepared, encoded });
+            found.insert(at, Found { index, peak, prepared, pixels });
             found.truncate(request.count);
         }
     }
@@ -61,7 +62,7 @@ pub(super) fn exciting(
     }
     let mut pictures = Vec::new();
     let mut cells = Vec::new();
-    for Found { index, peak, prepared, encoded } in found {
+    for Found { index, peak, prepared, pixels } in found {
         subject.check_canceled()?;
         // Run once more: the values of several pictures would take too much memory.
         let values = graphs.forward(&prepared.row)?;
@@ -72,7 +73,7 @@ pub(super) fn exciting(
             let part = imageops::crop_imm(whole, x.0, y.0, x.1, y.1).to_image();
             imageops::resize(&part, CELL, CELL, imageops::FilterType::CatmullRom)
         };
-        cells.push(cut(&subject.input_pixels(&encoded)?));
+        cells.push(cut(&pixels));
         cells.push(cut(&shown(subject, &unit.projection, picture::contrasted)));
         pictures.push(ExcitingPicture { index, unit, frame: prepared.frame });
     }

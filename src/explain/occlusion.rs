@@ -50,7 +50,7 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
             format!("a square every {stride} has {count} places, the limit is {MAX_PLACES}: enlarge the stride");
         return Err(Error::invalid(message));
     }
-    let prepared = subject.prepare(&request.picture)?;
+    let (prepared, display) = subject.prepare_with_display(&request.picture)?;
     let output = subject.graph.interface().class_output;
     let (whole, scores) = (subject.class_scores(prepared.row.clone())?, output.scores);
     let class = subject.scored(&postprocess::to_f32(&whole)?, scores, request.class)?;
@@ -77,7 +77,7 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
         }
     }
     let heatmap = Heatmap { height: rows.count, width: columns.count, data };
-    let png = subject.overlaid(&request.picture, &heatmap, &prepared.frame)?;
+    let png = display.overlaid(&heatmap)?;
     Ok(Explanation {
         method: Method::Occlusion,
         class: Some(class),
