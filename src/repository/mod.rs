@@ -18,6 +18,7 @@ pub mod layout;
 mod lifecycle;
 mod loader;
 mod model;
+mod model_file;
 mod overrides;
 mod registry;
 mod served;
@@ -38,7 +39,8 @@ use tokio::sync::{Semaphore, watch};
 
 pub use self::control::{ModelControlConfig, ModelControlMode};
 pub use self::ensemble::{Ensemble, Member};
-pub use self::graph_model::{GraphModel, ModelFile};
+pub use self::graph_model::GraphModel;
+pub use self::model_file::ModelFile;
 pub use self::interface::{ClassOutput, Interface};
 use self::lifecycle::Lines;
 use self::loader::{Action, Outcome};
