@@ -38,9 +38,9 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
     let (height, width) = subject.graph.input_size();
     let patch = request.patch.unwrap_or((height.min(width) / PATCHES_PER_SIDE).max(1));
     let stride = request.stride.unwrap_or(patch.div_ceil(2));
-    if patch == 0 || stride == 0 || patch > height.min(width) {
+    if patch > height.min(width) {
         return Err(Error::invalid(format!(
-            "a square of {patch} every {stride} does not fit an input of {height}×{width}"
+            "a square of {patch} pixels does not fit the network's input, which is {height}×{width}"
         )));
     }
     let [rows, columns] = [height, width].map(|size| Places { size, count: size.div_ceil(stride), patch });
