@@ -42,12 +42,7 @@ impl<'a, T: Copy> Rendering<'a, T> {
     ///
     /// # Errors
     /// `Internal` when it has not, and as [`Geometry::new`].
-    pub(super) fn new(
-        plan: &Plan,
-        table: &'a Table<T>,
-        picture: &Picture<'_>,
-        elements: &'a mut [T],
-    ) -> Result<Self> {
+    pub(super) fn new(plan: &Plan, table: &'a Table<T>, picture: &Picture<'_>, elements: &'a mut [T]) -> Result<Self> {
         let &Plan { height, width, layout, color, .. } = plan;
         let row_length = height * width * plan.channels();
         let length = plan.crops.count() * row_length;

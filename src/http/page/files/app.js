@@ -24,12 +24,18 @@ const state = {
   pictures: [],
   view: "classify",
   choice: () => ({ model: byId("model").value, version: byId("version").value }),
+  /** What would answer now, as far as the server has said: the version that the choice means, when it was loaded, and all that are
+   * ready. */
+  current: () => {
+    const { model, version: chosen } = state.choice();
+    const details = state.models.find((it) => it.name === model);
+    const version = chosen || details?.versions.at(-1);
+    return { model, version, loaded: details?.loaded_ms?.[version], versions: details?.versions ?? [] };
+  },
   /** What is chosen as text, which is another when that has been loaded again. */
   identity: () => {
-    const choice = state.choice();
-    const details = state.models.find((it) => it.name === choice.model);
-    const version = choice.version || details?.versions.at(-1);
-    return JSON.stringify([choice, version, details?.loaded_ms?.[version]]);
+    const { version, loaded } = state.current();
+    return JSON.stringify([state.choice(), version, loaded]);
   },
   /** The layer that the view Network looks at, or `null`. */
   layer: () => null,

@@ -33,6 +33,9 @@ async function show() {
   byId("network-title").textContent = `Network of ${choice.model}`;
   say("");
   for (const id of ["network-totals", "filters"]) byId(id).replaceChildren();
+  // The table can be scrolled, and so has a place for the keyboard, when its buttons go.
+  const table = byId("layers").parentElement;
+  if (table.contains(document.activeElement)) table.focus();
   byId("layers").tBodies[0].replaceChildren();
   try {
     const description = await architecture(choice, signal);
@@ -89,6 +92,7 @@ function showLayers({ layers }) {
   )));
   // Another model may have the layer that was looked at, too.
   choose(layers.find((it) => mayHaveMaps(it) && it.name === layer?.name) ?? null);
+  if (document.activeElement === byId("layers").parentElement) byId("layers").querySelector("[aria-pressed='true']")?.focus();
 }
 
 /** A layer's name: a button where it has maps to show. */
