@@ -12,6 +12,7 @@ use super::config::{BatchingConfig, ModelConfig};
 use super::ensemble::{Ensemble, Member};
 use super::graph_model::GraphModel;
 use super::interface::{ClassOutput, Interface};
+use super::model_file::ModelFile;
 use super::tuning::{Setup, Subject, Tuner, Tuning};
 use super::wire::Wire;
 use super::{facts, instances, interface, labels, translate, warm_up};

@@ -13,14 +13,16 @@ const INTERVAL_MS = 3000;
 /** How long a server that hangs is waited for. */
 const PATIENCE_MS = 5000;
 
-/** What all views share. `changed` is dispatched on `events` when another model or version is chosen, `models` when the list of
- * models is another or the server has ceased or begun to answer, `pictures` when the pictures are others, `shown` when another view is,
+/** What all views share. `changed` is dispatched on `events` when another model or version is chosen, `listed` when the server has
+ * said which models there are, `models` when that is another list or the server has ceased or begun to answer, `pictures` when the pictures are others, `shown` when another view is,
  * `layer` when another layer is looked at. */
 const state = {
   events: new EventTarget(),
   models: [],
   /** Whether the server has answered when it was last asked. */
   answers: true,
+  /** When the list of models was asked for that is known. */
+  asked: 0,
   pictures: [],
   view: "classify",
   choice: () => ({ model: byId("model").value, version: byId("version").value }),
@@ -74,7 +76,9 @@ async function loadModels() {
   const before = JSON.stringify([state.models, state.answers]);
   try {
     const patient = AbortSignal.any([controller.signal, AbortSignal.timeout(PATIENCE_MS)]);
+    const now = performance.now();
     state.models = (await get("/v1/models", patient)).details;
+    state.asked = now;
     state.answers = true;
     isRefused = false;
   } catch (error) {
@@ -85,7 +89,10 @@ async function loadModels() {
     if (isRefused && !byId("key-dialog").open) askForKey("This server asks for an API key. Yours stays in this tab and is forgotten when the tab closes.");
   }
   asking = null;
-  if (state.answers) choose();
+  if (state.answers) {
+    choose();
+    state.tell("listed");
+  }
   if (JSON.stringify([state.models, state.answers]) !== before) state.tell("models");
 }
 

@@ -6,6 +6,8 @@ import { milliseconds, percent } from "/page/format.js";
 import { PictureView } from "/page/picture.js";
 import { whyPanel } from "/page/why.js";
 
+export const LOADED_AGAIN = "The model has been loaded again since this answer.";
+
 let nextId = 1;
 
 /** A picture, its card, and the places in it that change. `onRemove` and `onAgain` are told that its buttons were pressed. */
@@ -21,7 +23,8 @@ export function makeCard(file, { onRemove, onAgain }) {
     outdated: el("p", { className: "outdated", role: "status" }),
     again: el("button", { type: "button", className: "again", textContent: "Classify again", "aria-label": `Classify ${file.name} again`, hidden: true }),
     why: el("div", { className: "reason" }),
-    /** What the answer on the card is of: a model, its version, and when that was loaded, which tells it from the same loaded again. */
+    /** What the answer on the card is of: a model, its version, and when that was loaded, which tells it from the same loaded again; when
+     * it came, and whether another is known to be in its place. */
     answered: null,
     panel: null,
     /** What was chosen in a panel before, for the next. */
@@ -71,12 +74,15 @@ export function showAnswer(item, answer, roundTrip) {
   item.timing.replaceChildren(...times.map(([term, value]) =>
     el("div", {}, el("dt", { textContent: term }), el("dd", { textContent: value }))));
   item.isRefused = false;
-  item.answered = { model, version, loaded };
+  const answered = item.answered = { model, version, loaded, at: performance.now(), isReplaced: false };
   keepFocus(item, () => {
     outdate(item, "");
     item.view.clear();
     closePanel(item);
-    const onOther = () => outdate(item, "The model has been loaded again since this answer.");
+    const onOther = () => {
+      answered.isReplaced = true;
+      outdate(item, LOADED_AGAIN);
+    };
     item.panel = whyPanel({ item, classes, labelOf, onOther });
     item.why.replaceChildren(item.panel.element);
   });
@@ -119,7 +125,9 @@ export function closePanel(item) {
 function keepFocus(item, change) {
   const wasInside = item.why.contains(document.activeElement) || document.activeElement === item.again;
   change();
-  if (!wasInside || item.card.contains(document.activeElement)) return;
+  // What is hidden keeps the focus for a moment.
+  const at = document.activeElement;
+  if (!wasInside || (item.card.contains(at) && !at.closest("[hidden]"))) return;
   const places = [item.again, item.panel?.element.querySelector(".explain"), item.card.querySelector(".remove")];
   places.find((it) => it && !it.closest("[hidden]"))?.focus();
 }

@@ -1,7 +1,7 @@
 // The view Classify: pictures come in by drop, paste or choice, each is sent by itself, and its classes are shown as they come.
 
 import { ApiError, modelPath, post } from "/page/api.js";
-import { closePanel, makeCard, outdate, showAnswer, showError } from "/page/card.js";
+import { LOADED_AGAIN, closePanel, makeCard, outdate, showAnswer, showError } from "/page/card.js";
 import { byId } from "/page/dom.js";
 import { classifications } from "/page/queue.js";
 
@@ -38,7 +38,7 @@ export function startClassify(shared) {
     byId("files").focus();
   });
   state.events.addEventListener("changed", classifyAll);
-  state.events.addEventListener("models", () => state.pictures.forEach(check));
+  state.events.addEventListener("listed", () => state.pictures.forEach(check));
 }
 
 function add(files) {
@@ -97,19 +97,17 @@ async function enqueue(item) {
   progress();
 }
 
-/** Says so where the answer on a card is not what the model would say that is chosen now: it was loaded again, or another version is the
- * newest. One that is on its way will be of the new. */
+/** Says so where the answer on a card is not of what would answer now: the model was loaded again, or another version is the newest. */
 function check(item) {
   const { answered } = item;
-  if (!answered || item.controller) return;
+  // One that is on its way will be of what answers now; and a list that was asked for before an answer came may be older than that.
+  if (!answered || item.controller || state.asked < answered.at || answered.isReplaced) return;
   const now = state.current();
-  const isGone = !now.versions.includes(answered.version);
-  const isOther = now.version !== answered.version;
-  // By the server's clock: what it said of its models may be older than the answer.
-  if (now.model !== answered.model || isGone) outdate(item, `${answered.model} ${answered.version}, which gave this answer, is not ready any more.`);
-  else if (!(now.loaded > answered.loaded)) outdate(item, "");
-  else if (isOther) outdate(item, `Version ${now.version} is the newest now. This answer is version ${answered.version}’s.`);
-  else outdate(item, "The model has been loaded again since this answer.");
+  const isThere = now.model === answered.model && now.versions.includes(answered.version);
+  if (!isThere) outdate(item, `${answered.model} ${answered.version}, which gave this answer, is not ready any more.`);
+  else if (now.version !== answered.version) outdate(item, `Version ${now.version} is the newest now. This answer is version ${answered.version}’s.`);
+  else if (now.loaded !== answered.loaded) outdate(item, LOADED_AGAIN);
+  else outdate(item, "");
 }
 
 async function classify(item, signal) {

@@ -33,14 +33,17 @@ async function show() {
   byId("network-title").textContent = `Network of ${choice.model}`;
   say("");
   for (const id of ["network-totals", "filters"]) byId(id).replaceChildren();
-  // The table can be scrolled, and so has a place for the keyboard, when its buttons go.
+  // Whoever is at a layer with the keyboard stays in the table, which can be scrolled, and comes back to the layer.
   const table = byId("layers").parentElement;
-  if (table.contains(document.activeElement)) table.focus();
+  const focused = document.activeElement?.matches("#layers button") ? document.activeElement.textContent : null;
+  if (focused) table.focus();
   byId("layers").tBodies[0].replaceChildren();
   try {
     const description = await architecture(choice, signal);
     showTotals(description);
     showLayers(description);
+    const back = focused && document.activeElement === table && [...table.querySelectorAll("button")].find((it) => it.textContent === focused);
+    if (back) back.focus();
   } catch (error) {
     if (signal.aborted) return;
     choose(null);
@@ -92,7 +95,6 @@ function showLayers({ layers }) {
   )));
   // Another model may have the layer that was looked at, too.
   choose(layers.find((it) => mayHaveMaps(it) && it.name === layer?.name) ?? null);
-  if (document.activeElement === byId("layers").parentElement) byId("layers").querySelector("[aria-pressed='true']")?.focus();
 }
 
 /** A layer's name: a button where it has maps to show. */
