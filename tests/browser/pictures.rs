@@ -85,8 +85,9 @@ pub(crate) async fn pictures_are_drawn_as_they_are_classified() {
     // The network gets colours, whatever their alpha is.
     let clear = RgbaImage::from_fn(8, 8, |x, _| Rgba([200, 100, 50, if x < 4 { 0 } else { 255 }]));
     page.drop_files(&[("clear.png", encoded(clear))]).await;
-    let pixel = "const canvas = document.querySelector('.picture canvas');
-        const pixel = [...canvas.getContext('2d').getImageData(1, 1, 1, 1).data];
+    let pixel = "const copy = new OffscreenCanvas(8, 8).getContext('2d', {willReadFrequently: true});
+        copy.drawImage(document.querySelector('.picture canvas'), 0, 0);
+        const pixel = [...copy.getImageData(1, 1, 1, 1).data];
         return pixel[3] === 255 && pixel";
     assert_eq!(browser.wait_for("a colour", pixel).await, json!([200, 100, 50, 255]));
     browser.click("#clear").await;

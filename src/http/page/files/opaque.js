@@ -8,7 +8,11 @@ const CHANNELS = { RGBA: [0, 1, 2], RGBX: [0, 1, 2], BGRA: [2, 1, 0], BGRX: [2, 
 
 /** Whether what is drawn on `canvas` is clear somewhere. */
 export function isClear(canvas) {
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  // Of a copy: a canvas that is read is slow to draw on afterwards.
+  const { width, height } = canvas;
+  const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, width, height);
   for (let at = 3; at < data.length; at += 4) if (data[at] < 255) return true;
   return false;
 }
