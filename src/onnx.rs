@@ -16,7 +16,7 @@ use prost::{Message, encode_length_delimiter, length_delimiter_len};
 use crate::error::{Error, Result};
 use crate::tensor::{DataType, Element, Tensor, element_count};
 
-pub use external::read_external_data;
+pub use external::{external_files, read_external_data};
 pub use proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
     TypeProto, ValueInfoProto,

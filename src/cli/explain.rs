@@ -50,7 +50,7 @@ pub(super) struct ExplainArgs {
     show: Show,
 
     /// The class to explain, by its index [default: the most probable]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = whole_number)]
     class: Option<usize>,
 
     /// The layer, by its name
@@ -58,19 +58,19 @@ pub(super) struct ExplainArgs {
     layer: Option<String>,
 
     /// The unit of the layer, a channel [default: the strongest]
-    #[arg(long, required_if_eq("show", "exciting"))]
+    #[arg(long, required_if_eq("show", "exciting"), allow_negative_numbers = true, value_parser = whole_number)]
     unit: Option<usize>,
 
     /// How many units to project, or exciting pictures to show [default: 1, or 9]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = whole_number)]
     count: Option<usize>,
 
     /// Occlusion: the side of the square that covers the picture, in pixels of the network's input [default: a sixth of it]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = whole_number)]
     patch: Option<usize>,
 
     /// Occlusion: how far the square moves [default: half its side]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = whole_number)]
     stride: Option<usize>,
 
     /// Where the picture goes, as PNG
@@ -83,6 +83,11 @@ pub(super) struct ExplainArgs {
 
     #[command(flatten)]
     local: LocalArgs,
+}
+
+/// A number of the command line, with words for what is none.
+fn whole_number(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "it is not a whole number from 0 on".to_owned())
 }
 
 impl ExplainArgs {
@@ -228,15 +233,20 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
             .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
         let mut inside = entries.with_context(|| format!("{} cannot be read", path.display()))?;
         inside.retain(|path| is_picture(path));
+        if inside.is_empty() {
+            bail!("{} holds no picture: none of its files is called .{}", path.display(), EXTENSIONS.join(", ."));
+        }
         inside.sort_unstable();
         files.extend(inside);
     }
     Ok(files)
 }
 
+/// What the names of pictures end with.
+const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
+
 /// Whether the file's name says that it is a picture: folders hold other things, too.
 fn is_picture(path: &Path) -> bool {
-    const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
 }
@@ -315,5 +325,24 @@ mod tests {
         ] {
             assert_eq!(check(line).unwrap_err().to_string(), said);
         }
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_said_to_be_none() {
+        for line in ["explain a.jpg --class -1", "explain a.jpg --class=-1", "explain a.jpg --class x"] {
+            let error = Line::try_parse_from(line.split(' ')).unwrap_err().to_string();
+            assert!(error.contains("it is not a whole number from 0 on"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_pictures_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("notes.txt"), "").unwrap();
+        let error = files(&[folder.path().to_owned()]).unwrap_err().to_string();
+        let said = "holds no picture: none of its files is called .jpg, .jpeg, .png, ";
+        assert!(error.starts_with(&folder.path().display().to_string()) && error.contains(said), "{error}");
+        std::fs::write(folder.path().join("a.PNG"), "").unwrap();
+        assert_eq!(files(&[folder.path().to_owned()]).unwrap(), [folder.path().join("a.PNG")]);
     }
 }

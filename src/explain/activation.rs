@@ -56,7 +56,7 @@ pub(super) fn activation(subject: &Subject, request: &ExplainRequest) -> Result<
 }
 
 fn map(subject: &Subject, request: &ExplainRequest, graphs: &SharedGraphs) -> Result<Explanation> {
-    let prepared = subject.prepare(&request.picture)?;
+    let (prepared, display) = subject.prepare_with_display(&request.picture)?;
     let (maps, [height, width], weights, class, layer, method) = {
         let mut graphs = lock(graphs);
         let method = match (request.method, &graphs.nonlinear) {
@@ -87,7 +87,7 @@ fn map(subject: &Subject, request: &ExplainRequest, graphs: &SharedGraphs) -> Re
     let floor = if method == Method::Cam { f64::NEG_INFINITY } else { 0.0 };
     let data = data.into_iter().map(|value| value.max(floor) as f32).collect();
     let heatmap = Heatmap::new(height, width, data)?;
-    let png = subject.overlaid(&request.picture, &heatmap, &prepared.frame)?;
+    let png = display.overlaid(&heatmap)?;
     Ok(Explanation {
         method,
         class: Some(class),

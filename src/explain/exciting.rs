@@ -17,9 +17,12 @@ const CELL: u32 = 128;
 /// A picture that is among the most exciting ones so far.
 struct Found {
     index: usize,
+    /// What it is called in an error.
+    name: String,
     peak: Peak,
     prepared: Prepared,
-    encoded: Bytes,
+    /// The network's input.
+    pixels: RgbImage,
 }
 
 /// The `request.count` of `pictures` in which the unit is strongest, and above zero: others don't excite it. Each comes with what it is
@@ -43,16 +46,16 @@ pub(super) fn exciting(
     for (index, (name, encoded)) in encoded.enumerate() {
         subject.check_canceled()?;
         count += 1;
-        let in_picture = |error: Error| error.map_message(|message| format!("{name}: {message}"));
+        let in_picture = |error| in_picture(&name, error);
         let encoded = encoded.map_err(in_picture)?;
-        let prepared = subject.prepare(&encoded).map_err(in_picture)?;
+        let (prepared, pixels) = subject.prepare_with_pixels(&encoded).map_err(in_picture)?;
         let values = graphs.forward(&prepared.row)?;
         let row = Graphs::row(&values, &graphs.from)?;
         let peak = peak_of(&peaks(&row, &graphs)?, request.unit, &graphs.layer)?;
         peak.check_finite(&graphs.layer).map_err(in_picture)?;
         if peak.activation > 0.0 {
             let at = found.partition_point(|other| other.peak.activation >= peak.activation);
-            found.insert(at, Found { index, peak, prepared, encoded });
+            found.insert(at, Found { index, name, peak, prepared, pixels });
             found.truncate(request.count);
         }
     }
@@ -61,18 +64,18 @@ pub(super) fn exciting(
     }
     let mut pictures = Vec::new();
     let mut cells = Vec::new();
-    for Found { index, peak, prepared, encoded } in found {
+    for Found { index, name, peak, prepared, pixels } in found {
         subject.check_canceled()?;
         // Run once more: the values of several pictures would take too much memory.
         let values = graphs.forward(&prepared.row)?;
-        let unit = project(subject, &mut graphs, &values, peak)?;
+        let unit = project(subject, &mut graphs, &values, peak).map_err(|error| in_picture(&name, error))?;
         let seen = seen(subject, &unit.projection);
         let cut = |whole: &RgbImage| {
             let [x, y] = [&seen.0, &seen.1].map(|range| (range.start, range.end - range.start));
             let part = imageops::crop_imm(whole, x.0, y.0, x.1, y.1).to_image();
             imageops::resize(&part, CELL, CELL, imageops::FilterType::CatmullRom)
         };
-        cells.push(cut(&subject.input_pixels(&encoded)?));
+        cells.push(cut(&pixels));
         cells.push(cut(&shown(subject, &unit.projection, picture::contrasted)));
         pictures.push(ExcitingPicture { index, unit, frame: prepared.frame });
     }
@@ -80,6 +83,11 @@ pub(super) fn exciting(
     let columns = 2 * picture::square(pictures.len().div_ceil(2));
     let png = picture::png(&picture::grid(&cells, columns, 1))?;
     Ok(Exciting { layer: graphs.layer.clone(), pictures, png })
+}
+
+/// Says in an error which picture it is about.
+fn in_picture(name: &str, error: Error) -> Error {
+    error.map_message(|message| format!("{name}: {message}"))
 }
 
 /// The columns and rows of the input that the unit sees: the smallest square, or what is in the input of it, around all that came back.

@@ -171,13 +171,14 @@ impl Network {
         Err(Error::invalid("the model has no feature maps before its class scores: name a layer"))
     }
 
-    /// Which values depend on `from`, `from` itself included.
+    /// Which values depend on those of `from`, `from` itself included. A shape does not: it is the same for every picture.
     pub(super) fn dependents(&self, from: &str) -> HashSet<&str> {
         let mut dependents = HashSet::new();
         dependents.extend(self.producers.get_key_value(from).map(|(name, _)| name.as_str()));
         dependents.extend((from == self.input).then_some(self.input.as_str()));
         for node in &self.graph.node {
-            if node.reads().any(|input| dependents.contains(input)) {
+            let is_of_values = !matches!(node.op_type.as_str(), "Shape" | "Size");
+            if is_of_values && node.reads().any(|input| dependents.contains(input)) {
                 dependents.extend(node.output.iter().filter(|name| !name.is_empty()).map(String::as_str));
             }
         }

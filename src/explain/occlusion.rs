@@ -38,9 +38,9 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
     let (height, width) = subject.graph.input_size();
     let patch = request.patch.unwrap_or((height.min(width) / PATCHES_PER_SIDE).max(1));
     let stride = request.stride.unwrap_or(patch.div_ceil(2));
-    if patch == 0 || stride == 0 || patch > height.min(width) {
+    if patch > height.min(width) {
         return Err(Error::invalid(format!(
-            "a square of {patch} every {stride} does not fit an input of {height}×{width}"
+            "a square of {patch} pixels does not fit the network's input, which is {height}×{width}"
         )));
     }
     let [rows, columns] = [height, width].map(|size| Places { size, count: size.div_ceil(stride), patch });
@@ -50,7 +50,7 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
             format!("a square every {stride} has {count} places, the limit is {MAX_PLACES}: enlarge the stride");
         return Err(Error::invalid(message));
     }
-    let prepared = subject.prepare(&request.picture)?;
+    let (prepared, display) = subject.prepare_with_display(&request.picture)?;
     let output = subject.graph.interface().class_output;
     let (whole, scores) = (subject.class_scores(prepared.row.clone())?, output.scores);
     let class = subject.scored(&postprocess::to_f32(&whole)?, scores, request.class)?;
@@ -77,7 +77,7 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
         }
     }
     let heatmap = Heatmap { height: rows.count, width: columns.count, data };
-    let png = subject.overlaid(&request.picture, &heatmap, &prepared.frame)?;
+    let png = display.overlaid(&heatmap)?;
     Ok(Explanation {
         method: Method::Occlusion,
         class: Some(class),

@@ -115,20 +115,27 @@ fn level(value: f32, low: f32, high: f32) -> u8 {
 /// where `frame` says.
 pub(super) fn overlay(picture: &RgbImage, heatmap: &Heatmap, frame: &Frame) -> RgbImage {
     let (_, high) = range(&heatmap.data);
-    let (across, down) =
-        (picture.width() as f32 / frame.picture_width as f32, picture.height() as f32 / frame.picture_height as f32);
     let mut overlaid = picture.clone();
-    for (x, y, pixel) in overlaid.enumerate_pixels_mut() {
-        // From the middle of the pixel to a share of the network's input.
-        let column = ((x as f32 + 0.5) / across - frame.x) / frame.width;
-        let row = ((y as f32 + 0.5) / down - frame.y) / frame.height;
-        if !(0.0..1.0).contains(&column) || !(0.0..1.0).contains(&row) || high <= 0.0 {
-            continue;
-        }
-        let heat = (heatmap.at(row, column) / high).clamp(0.0, 1.0);
-        let color = ramp(heat);
-        for (channel, hot) in pixel.0.iter_mut().zip(color) {
-            *channel = (f32::from(*channel) * (1.0 - COVER * heat) + hot * COVER * heat).round() as u8;
+    if high <= 0.0 {
+        return overlaid;
+    }
+    // From the middles of pixels to places between the heatmap's middles, for each row and column once.
+    let places = |pixels: u32, picture: u32, start: f32, length: f32, size: usize| -> Vec<Option<Place>> {
+        let scale = pixels as f32 / picture as f32;
+        let share = |pixel: u32| ((pixel as f32 + 0.5) / scale - start) / length;
+        (0..pixels).map(|pixel| Place::new(share(pixel), size)).collect()
+    };
+    let columns = places(picture.width(), frame.picture_width, frame.x, frame.width, heatmap.width);
+    let rows = places(picture.height(), frame.picture_height, frame.y, frame.height, heatmap.height);
+    for (pixels, row) in overlaid.rows_mut().zip(rows) {
+        let Some(row) = row else { continue };
+        for (pixel, column) in pixels.zip(&columns) {
+            let Some(column) = column else { continue };
+            let heat = (heatmap.at(row, *column) / high).clamp(0.0, 1.0);
+            for (channel, hot) in pixel.0.iter_mut().zip(ramp(heat)) {
+                // Rounds: neither is negative.
+                *channel = (f32::from(*channel) * (1.0 - COVER * heat) + hot * COVER * heat + 0.5) as u8;
+            }
         }
     }
     overlaid
@@ -141,20 +148,35 @@ fn ramp(heat: f32) -> [f32; 3] {
     std::array::from_fn(|channel| HEAT[index][channel] * (1.0 - share) + HEAT[index + 1][channel] * share)
 }
 
+/// A place between the middles of two cells of a row or column.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    first: usize,
+    second: usize,
+    /// How far it is from the first to the second.
+    share: f32,
+}
+
+impl Place {
+    /// The place at a share of `size` cells; none outside.
+    fn new(share: f32, size: usize) -> Option<Self> {
+        if !(0.0..1.0).contains(&share) {
+            return None;
+        }
+        let place = (share * size as f32 - 0.5).clamp(0.0, (size - 1) as f32);
+        let first = place as usize;
+        Some(Self { first, second: (first + 1).min(size - 1), share: place - first as f32 })
+    }
+}
+
 impl Heatmap {
-    /// The value at a place given as shares of height and width, between the middles of cells interpolated.
-    fn at(&self, row: f32, column: f32) -> f32 {
-        let place = |share: f32, size: usize| {
-            let place = (share * size as f32 - 0.5).clamp(0.0, (size - 1) as f32);
-            let first = place as usize;
-            (first, (first + 1).min(size - 1), place - first as f32)
+    /// The value at a place, interpolated.
+    fn at(&self, row: Place, column: Place) -> f32 {
+        let across = |row: usize| {
+            let cells = &self.data[row * self.width..][..self.width];
+            cells[column.first] * (1.0 - column.share) + cells[column.second] * column.share
         };
-        let (top, bottom, down) = place(row, self.height);
-        let (left, right, across) = place(column, self.width);
-        let value = |row: usize, column: usize| self.data[row * self.width + column];
-        let upper = value(top, left) * (1.0 - across) + value(top, right) * across;
-        let lower = value(bottom, left) * (1.0 - across) + value(bottom, right) * across;
-        upper * (1.0 - down) + lower * down
+        across(row.first) * (1.0 - row.share) + across(row.second) * row.share
     }
 }
 

@@ -125,6 +125,11 @@ impl ExplainRequest {
                 "{name} means nothing to {method}{of_layer}, beside what else was said"
             )));
         }
+        for (name, side) in [("patch", self.patch), ("stride", self.stride)] {
+            if side == Some(0) {
+                return Err(Error::invalid(format!("{name} must be at least 1 pixel, not 0")));
+            }
+        }
         let (most, count) = (Self::MAX_UNITS, self.count.unwrap_or(1));
         if count == 0 || count > most {
             return Err(Error::invalid(format!("from 1 to {most} units can be projected at once, not {count}")));

@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use super::cache::{Cache, Purpose, SharedGraphs};
 use super::graphs::{Graphs, Plan, Values};
 use super::network::Network;
-use super::{ExplainMetrics, Heatmap, filters};
+use super::{ExplainMetrics, Heatmap, filters, picture};
 use crate::engine::{GraphOptimization, Runtime};
 use crate::error::{Error, Result};
 use crate::postprocess::{self, Class, Scores};
-use crate::preprocess::{Color, Extent, Frame, Interpolation, Layout, PictureLimits, Preprocessor, Recipe};
+use crate::preprocess::{self, Color, Extent, Frame, Interpolation, Layout, PictureLimits, Preprocessor, Recipe};
 use crate::repository::{GraphModel, Model};
 use crate::scheduler::{Answer, Submission};
 use crate::telemetry::Trace;
@@ -22,6 +22,8 @@ use crate::tensor::{DataType, Tensor};
 
 /// The longer side of the picture that a heatmap is laid over is at most this.
 const DISPLAY_SIDE: u32 = 800;
+/// The longer side of the network's input is at least this many pixels of it.
+const LEAST_SHOWN: f64 = 16.0;
 
 /// What explaining a model takes.
 #[derive(Debug)]
@@ -46,6 +48,21 @@ pub(super) struct Prepared {
     /// `[1, …]`
     pub(super) row: Tensor,
     pub(super) frame: Frame,
+}
+
+/// What a heatmap is laid over: the whole picture, upright, or of one so long that the network's input would be a speck of it, the input.
+#[derive(Debug)]
+pub(super) struct Display {
+    picture: RgbImage,
+    /// Where the network's input lies in it.
+    frame: Frame,
+}
+
+impl Display {
+    /// It with `heatmap` over it, as PNG.
+    pub(super) fn overlaid(&self, heatmap: &Heatmap) -> Result<Vec<u8>> {
+        picture::png(&picture::overlay(&self.picture, heatmap, &self.frame))
+    }
 }
 
 impl Subject {
@@ -131,22 +148,70 @@ impl Subject {
 
     /// Makes an encoded picture the network's input: of several crops, the one in the middle.
     pub(super) fn prepare(&self, encoded: &[u8]) -> Result<Prepared> {
-        let own = self.graph.preprocessor();
-        let (row, frame) = if own.crops() == 1 {
-            own.framed_tensor(encoded, &self.limits)?
-        } else {
-            let recipe = Recipe { crops: 1, ..self.model.config().preprocess.clone() };
-            let shape = own.row_shape().map(|size| size as i64);
-            preprocessor(&recipe, &shape, self.graph.interface().input.data_type)?
-                .framed_tensor(encoded, &self.limits)?
-        };
-        Ok(Prepared { row, frame })
+        self.decode(encoded, |_| Ok(None)).map(|(prepared, _)| prepared)
     }
 
-    /// The network's input as pixels.
-    pub(super) fn input_pixels(&self, encoded: &[u8]) -> Result<RgbImage> {
+    /// As [`Subject::prepare`], with the network's input as pixels.
+    pub(super) fn prepare_with_pixels(&self, encoded: &[u8]) -> Result<(Prepared, RgbImage)> {
+        let (prepared, pixels) = self.decode(encoded, |_| self.input_pixels().map(Some))?;
+        Ok((prepared, pixels.ok_or_else(unlike)?))
+    }
+
+    /// As [`Subject::prepare`], with what a heatmap is laid over.
+    pub(super) fn prepare_with_display(&self, encoded: &[u8]) -> Result<(Prepared, Display)> {
+        let (prepared, picture) = self.decode(encoded, |own| {
+            let Some((width, height)) = display_size(&own.frame(encoded, &self.limits)?) else {
+                return self.input_pixels().map(Some);
+            };
+            let recipe = Recipe {
+                resize: Extent::Size([height, width]),
+                crop: Extent::NONE,
+                interpolation: Interpolation::Bilinear,
+                color: Some(Color::Rgb),
+                layout: Some(Layout::Nhwc),
+                exif_orientation: self.model.config().preprocess.exif_orientation,
+                ..Recipe::default()
+            };
+            pixels(&recipe, height, width).map(Some)
+        })?;
+        let picture = picture.ok_or_else(unlike)?;
+        let frame = if display_size(&prepared.frame).is_some() {
+            prepared.frame
+        } else {
+            let (picture_width, picture_height) = picture.dimensions();
+            let (width, height) = (picture_width as f32, picture_height as f32);
+            Frame { picture_width, picture_height, x: 0.0, y: 0.0, width, height }
+        };
+        Ok((prepared, Display { picture, frame }))
+    }
+
+    /// Decodes a picture once, for the network and for what `beside` says to the network's own preprocessor.
+    fn decode(
+        &self,
+        encoded: &[u8],
+        beside: impl FnOnce(&Preprocessor) -> Result<Option<Preprocessor>>,
+    ) -> Result<(Prepared, Option<RgbImage>)> {
+        let own = self.graph.preprocessor();
+        let middle = if own.crops() == 1 { None } else { Some(self.middle_crop()?) };
+        let own = middle.as_ref().unwrap_or(own);
+        let beside = beside(own)?;
+        let wanted: Vec<_> = std::iter::once(own).chain(&beside).collect();
+        let mut tensors = preprocess::tensors(encoded, &self.limits, &wanted)?.into_iter();
+        let (row, frame) = tensors.next().ok_or_else(unlike)?;
+        let picture = tensors.next().map(|(pixels, _)| rgb(&pixels)).transpose()?;
+        Ok((Prepared { row, frame }, picture))
+    }
+
+    /// What makes a picture the network's input where the recipe takes several crops.
+    fn middle_crop(&self) -> Result<Preprocessor> {
+        let recipe = Recipe { crops: 1, ..self.model.config().preprocess.clone() };
+        let shape = self.graph.preprocessor().row_shape().map(|size| size as i64);
+        preprocessor(&recipe, &shape, self.graph.interface().input.data_type)
+    }
+
+    /// What makes a picture the pixels of the network's input.
+    fn input_pixels(&self) -> Result<Preprocessor> {
         let (height, width) = self.graph.input_size();
-        let config = &self.model.config().preprocess;
         let recipe = Recipe {
             crops: 1,
             color: Some(Color::Rgb),
@@ -154,33 +219,9 @@ impl Subject {
             scale: None,
             mean: None,
             std: None,
-            ..config.clone()
+            ..self.model.config().preprocess.clone()
         };
-        self.pixels(encoded, &recipe, height as u32, width as u32)
-    }
-
-    /// The whole picture, upright, as large as it is shown.
-    pub(super) fn display(&self, encoded: &[u8], frame: &Frame) -> Result<RgbImage> {
-        let (width, height) = (frame.picture_width, frame.picture_height);
-        let scale = (f64::from(DISPLAY_SIDE) / f64::from(width.max(height))).min(1.0);
-        let [height, width] = [height, width].map(|side| ((f64::from(side) * scale).round() as u32).max(1));
-        let recipe = Recipe {
-            resize: Extent::Size([height, width]),
-            crop: Extent::NONE,
-            interpolation: Interpolation::Bilinear,
-            color: Some(Color::Rgb),
-            layout: Some(Layout::Nhwc),
-            exif_orientation: self.model.config().preprocess.exif_orientation,
-            ..Recipe::default()
-        };
-        self.pixels(encoded, &recipe, height, width)
-    }
-
-    fn pixels(&self, encoded: &[u8], recipe: &Recipe, height: u32, width: u32) -> Result<RgbImage> {
-        let shape = [i64::from(height), i64::from(width), 3];
-        let tensor = preprocessor(recipe, &shape, DataType::Uint8)?.tensor(encoded, &self.limits)?;
-        let picture = RgbImage::from_raw(width, height, tensor.bytes().to_vec());
-        picture.ok_or_else(|| Error::internal("the picture has another size than was asked for"))
+        pixels(&recipe, height as u32, width as u32)
     }
 
     /// A row of the network's input, or what came back to it, as planes `[3, height, width]` of red, green and blue; of gray pictures one
@@ -219,11 +260,6 @@ impl Subject {
         let score = postprocess::probabilities(row, scores)?[index] as f32;
         Ok(self.model.class(index, score))
     }
-
-    /// The picture with `heatmap` over it, as PNG.
-    pub(super) fn overlaid(&self, encoded: &[u8], heatmap: &Heatmap, frame: &Frame) -> Result<Vec<u8>> {
-        super::picture::png(&super::picture::overlay(&self.display(encoded, frame)?, heatmap, frame))
-    }
 }
 
 fn canceled() -> Error {
@@ -234,6 +270,32 @@ fn preprocessor(recipe: &Recipe, shape: &[i64], data_type: DataType) -> Result<P
     Preprocessor::new(recipe, shape, data_type).map_err(|error| {
         Error::internal("the picture cannot be prepared for an explanation").with_source(error.to_string())
     })
+}
+
+/// The width and height that a picture is shown with; none where that would leave next to nothing of the network's input to be seen.
+fn display_size(frame: &Frame) -> Option<(u32, u32)> {
+    let (width, height) = (frame.picture_width, frame.picture_height);
+    let scale = (f64::from(DISPLAY_SIDE) / f64::from(width.max(height))).min(1.0);
+    let side = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
+    let shown = f64::from(frame.width.max(frame.height)) * scale;
+    // A picture that is hardly larger than that itself is shown whole.
+    let least = LEAST_SHOWN.min(f64::from(width.max(height)) / 2.0);
+    (shown >= least).then(|| (side(width), side(height)))
+}
+
+/// What gives a picture's pixels as `recipe` has them.
+fn pixels(recipe: &Recipe, height: u32, width: u32) -> Result<Preprocessor> {
+    preprocessor(recipe, &[i64::from(height), i64::from(width), 3], DataType::Uint8)
+}
+
+fn unlike() -> Error {
+    Error::internal("a picture became something else than was asked for")
+}
+
+/// A tensor `[1, height, width, 3]` of pixels.
+fn rgb(tensor: &Tensor) -> Result<RgbImage> {
+    let &[1, height, width, 3] = tensor.shape() else { return Err(unlike()) };
+    RgbImage::from_raw(width as u32, height as u32, tensor.bytes().to_vec()).ok_or_else(unlike)
 }
 
 /// The graphs, for as long as this caller uses them.

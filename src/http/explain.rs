@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -29,6 +29,9 @@ use crate::explain::{Admission, ExcitingRequest, ExplainRequest, Method, Rule, W
 use crate::inference::deadline;
 use crate::repository::Model;
 
+/// Tells what keeps answers, a proxy for instance, that one for another `Accept` is another.
+const VARIES: (HeaderName, &str) = (header::VARY, "accept");
+
 /// What may be said beside the picture, in the query.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -39,19 +42,27 @@ pub(super) struct Options {
     #[schemars(with = "Option<String>")]
     method: Option<Method>,
     /// The class that is asked about, by its index; the most probable one.
+    #[serde(default, deserialize_with = "number")]
     class: Option<usize>,
     /// The layer whose maps are weighted, or whose units are taken back.
     layer: Option<String>,
     /// The unit of the layer that is taken back: a channel; the strongest.
+    #[serde(default, deserialize_with = "number")]
     unit: Option<usize>,
     /// How many of the strongest units are taken back, each by itself; 1.
+    #[serde(default, deserialize_with = "number")]
     #[schemars(range(min = 1, max = ExplainRequest::MAX_UNITS))]
     count: Option<usize>,
     /// Of occlusion: the side of the square, in pixels of the network's input; a sixth of that.
+    #[serde(default, deserialize_with = "number")]
+    #[schemars(range(min = 1))]
     patch: Option<usize>,
     /// Of occlusion: how far the square moves; half of the patch.
+    #[serde(default, deserialize_with = "number")]
+    #[schemars(range(min = 1))]
     stride: Option<usize>,
     /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    #[serde(default, deserialize_with = "number")]
     timeout_ms: Option<u64>,
 }
 
@@ -78,6 +89,13 @@ impl Options {
 
 fn parsed<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// A number from 0 on: where it is none, that is said in words that need no knowledge of parsers.
+fn number<'de, T: FromStr, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let unlike = || D::Error::custom(format!("{text} is not a whole number from 0 on"));
+    text.parse().map(Some).map_err(|_| unlike())
 }
 
 /// What the document says of [`explain`].
@@ -115,7 +133,7 @@ pub(super) async fn explain(
         return Ok(picture_response(explanation.png));
     }
     let numbers = explanation.heatmap.data.len();
-    json_response(numbers, move || OfModel::new(&model, ExplanationJson::from(explanation))).await
+    numbers_response(numbers, move || OfModel::new(&model, ExplanationJson::from(explanation))).await
 }
 
 /// Nothing may be said in the query.
@@ -145,7 +163,7 @@ pub(super) async fn filters(
     if prefers_png(&headers) {
         return Ok(picture_response(filters.png));
     }
-    json_response(filters.weights.len(), move || OfModel::new(&model, FiltersJson::from(filters))).await
+    numbers_response(filters.weights.len(), move || OfModel::new(&model, FiltersJson::from(filters))).await
 }
 
 /// The layer that a request is about.
@@ -155,6 +173,7 @@ pub(super) struct FeaturesOptions {
     /// Its name, as `/architecture` has it.
     layer: String,
     /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    #[serde(default, deserialize_with = "number")]
     timeout_ms: Option<u64>,
 }
 
@@ -185,7 +204,7 @@ pub(super) async fn features(
     if prefers_png(&headers) {
         return Ok(picture_response(features.png));
     }
-    json_response(features.channels.len(), move || OfModel::new(&model, FeaturesJson::from(features))).await
+    numbers_response(features.channels.len(), move || OfModel::new(&model, FeaturesJson::from(features))).await
 }
 
 /// The unit that a request is about, and how many pictures are wanted.
@@ -195,20 +214,27 @@ pub(super) struct ExcitingOptions {
     /// The layer's name.
     layer: String,
     /// The unit: a channel of the layer.
+    #[serde(deserialize_with = "unit")]
     unit: usize,
     /// How many pictures are wanted.
-    #[serde(default = "default_count")]
-    count: usize,
+    #[serde(default, deserialize_with = "number")]
+    #[schemars(range(min = 1), default = "default_count")]
+    count: Option<usize>,
     /// `deconvnet`, `guided` or `gradient`; `deconvnet`.
     #[serde(default, deserialize_with = "parsed")]
     #[schemars(with = "Option<String>")]
     method: Option<Method>,
     /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    #[serde(default, deserialize_with = "number")]
     timeout_ms: Option<u64>,
 }
 
 fn default_count() -> usize {
     ExcitingRequest::DEFAULT_COUNT
+}
+
+fn unit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    number(deserializer)?.ok_or_else(|| D::Error::missing_field("unit"))
 }
 
 /// What the document says of [`exciting`].
@@ -235,13 +261,18 @@ pub(super) async fn exciting(
     let deadline = deadline(payload.received, options.timeout_ms.map(Duration::from_millis));
     let mut admission = app.explainer.admit(Arc::clone(&model), Work::Exciting, deadline)?;
     let pictures = admission.note(read_pictures(&app, &headers, payload.bytes).await)?;
-    let request = ExcitingRequest { layer: options.layer, unit: options.unit, count: options.count, rule };
+    let request = ExcitingRequest {
+        layer: options.layer,
+        unit: options.unit,
+        count: options.count.unwrap_or_else(default_count),
+        rule,
+    };
     let pictures = pictures.into_iter().enumerate().map(|(index, bytes)| (format!("picture {index}"), Ok(bytes)));
     let exciting = admission.exciting(request, pictures).await?;
     if prefers_png(&headers) {
         return Ok(picture_response(exciting.png));
     }
-    json_response(0, move || OfModel::new(&model, ExcitingJson::new(options.unit, exciting))).await
+    numbers_response(0, move || OfModel::new(&model, ExcitingJson::new(options.unit, exciting))).await
 }
 
 async fn read_picture(app: &App, headers: &HeaderMap, body: Bytes) -> Result<Bytes> {
@@ -254,7 +285,18 @@ async fn read_picture(app: &App, headers: &HeaderMap, body: Bytes) -> Result<Byt
 }
 
 fn picture_response(png: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "image/png")], png).into_response()
+    ([(header::CONTENT_TYPE, "image/png"), VARIES], png).into_response()
+}
+
+/// The other of the two forms of an answer.
+async fn numbers_response<T: Serialize>(
+    numbers: usize,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> HttpResult<Response> {
+    let mut response = json_response(numbers, body).await?;
+    let (name, value) = VARIES;
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    Ok(response)
 }
 
 /// JSON of about so many numbers and a picture.

@@ -1,7 +1,7 @@
 //! `GET /v1/models`: what there is to use.
 
 use std::collections::BTreeMap;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use super::extract::Target;
 use super::openapi::{Operation, Tag};
 use super::{App, AppState};
 use crate::error::Error;
-use crate::repository::{Kind, ModelState};
+use crate::repository::{Kind, Model, ModelState};
 
 /// `GET /v1/models`: the names, as KServe's V1 protocol lists them, and details.
 pub(super) async fn list(State(app): AppState) -> Response {
@@ -91,6 +91,16 @@ struct InputSize {
     width: usize,
 }
 
+/// When the model was loaded, in milliseconds since 1970, which tells it from the same version loaded again. An ensemble has no time of
+/// its own.
+pub(super) fn loaded_ms(model: &Model) -> Option<u64> {
+    model.graph().map(|graph| milliseconds(graph.loaded()))
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
 fn all_details(app: &App) -> BTreeMap<String, Details> {
     let mut all = BTreeMap::new();
     for entry in app.inference.index(false) {
@@ -119,8 +129,7 @@ fn all_details(app: &App) -> BTreeMap<String, Details> {
             details.classes = model.class_count();
             match model.kind() {
                 Kind::Graph(graph) => {
-                    let since = graph.loaded().duration_since(UNIX_EPOCH).unwrap_or_default();
-                    details.loaded_ms.insert(model.version().to_string(), since.as_millis() as u64);
+                    details.loaded_ms.insert(model.version().to_string(), milliseconds(graph.loaded()));
                     let (height, width) = graph.input_size();
                     details.input_size = Some(InputSize { height, width });
                     details.provider = Some(graph.provider());

@@ -1,6 +1,6 @@
 //! Tensors whose elements a model keeps in files beside its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -39,6 +39,17 @@ pub fn read_external_data(model: &mut ModelProto, folder: &Path) -> Result<Vec<P
         tensor.set_data_location(DataLocation::Default);
     }
     Ok(files.into_keys().collect())
+}
+
+/// The files, each once, that initializers of `model`, whose file lies in `folder`, have their elements in.
+///
+/// # Errors
+/// `InvalidArgument` when one is not below `folder`.
+pub fn external_files(model: &ModelProto, folder: &Path) -> Result<Vec<PathBuf>> {
+    let initializers = model.graph.iter().flat_map(|graph| &graph.initializer);
+    let external = initializers.filter(|tensor| tensor.data_location() == DataLocation::External);
+    let files: Result<BTreeSet<_>> = external.map(|tensor| Ok(folder.join(Place::of(tensor)?.location))).collect();
+    Ok(files?.into_iter().collect())
 }
 
 /// Where a tensor's elements lie.
@@ -93,6 +104,7 @@ mod tests {
             (&[("location", "./weights.bin"), ("offset", "8")], [3.0, 4.0]),
         ] {
             let mut model = model(entries);
+            assert_eq!(external_files(&model, folder.path()).unwrap(), [folder.path().join("weights.bin")]);
             let files = read_external_data(&mut model, folder.path()).unwrap();
             assert_eq!(files.len(), 1);
             let tensor = model.graph.unwrap().initializer[0].to_tensor().unwrap();

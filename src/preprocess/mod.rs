@@ -11,6 +11,7 @@ mod geometry;
 mod normalize;
 mod plan;
 mod recipe;
+mod render;
 mod resize;
 
 use half::f16;
@@ -18,14 +19,15 @@ use half::f16;
 pub use decode::PictureLimits;
 pub use normalize::RowMut;
 pub use recipe::{Color, Decode, Extent, ExtentWord, Interpolation, Layout, Recipe, RecipeError};
+pub use render::tensors;
 
 use crate::error::{Error, Result};
-use crate::tensor::{DataType, Element, Tensor};
-use decode::{Picture, Row};
+use crate::tensor::{DataType, Tensor};
+use decode::Picture;
 use geometry::Geometry;
-use normalize::{Canvas, Table};
+use normalize::Table;
 use plan::Plan;
-use resize::Stream;
+use render::{Elements, Render, Rendering};
 
 /// A recipe that fits a model's input, ready to run: share it between threads.
 #[derive(Debug)]
@@ -122,31 +124,9 @@ impl Preprocessor {
     /// # Errors
     /// As [`Self::run`].
     pub fn tensor(&self, encoded: &[u8], limits: &PictureLimits) -> Result<Tensor> {
-        self.framed_tensor(encoded, limits).map(|(tensor, _)| tensor)
-    }
-
-    /// As [`Self::tensor`], with where the network's input lies in the picture.
-    ///
-    /// # Errors
-    /// As [`Self::run`].
-    pub fn framed_tensor(&self, encoded: &[u8], limits: &PictureLimits) -> Result<(Tensor, Frame)> {
-        match &self.table {
-            Tables::F32(table) => self.tensor_of(encoded, limits, table),
-            Tables::F16(table) => self.tensor_of(encoded, limits, table),
-            Tables::U8(table) => self.tensor_of(encoded, limits, table),
-        }
-    }
-
-    fn tensor_of<T: Element>(
-        &self,
-        encoded: &[u8],
-        limits: &PictureLimits,
-        table: &Table<T>,
-    ) -> Result<(Tensor, Frame)> {
-        let [a, b, c] = self.row_shape();
-        let mut elements = vec![T::zeroed(); self.crops() * a * b * c];
-        let frame = self.run_typed(encoded, limits, table, &mut elements)?;
-        Ok((Tensor::from_vec(vec![self.crops(), a, b, c], elements)?, frame))
+        let mut elements = self.elements();
+        self.run(encoded, limits, elements.row())?;
+        self.collect(elements)
     }
 
     /// Turns one encoded picture into `row`, which holds exactly the elements of [`Self::row_shape`], once for each crop.
@@ -157,74 +137,43 @@ impl Preprocessor {
     /// `UnsupportedMedia` for bytes that are no picture, `InvalidArgument` for a broken picture (`row` may be half written
     /// then), `PayloadTooLarge` for one over `limits`, `Internal` when `row` is not what the model takes.
     pub fn run(&self, encoded: &[u8], limits: &PictureLimits, row: RowMut<'_>) -> Result<Frame> {
-        match (&self.table, row) {
-            (Tables::F32(table), RowMut::F32(elements)) => self.run_typed(encoded, limits, table, elements),
-            (Tables::F16(table), RowMut::F16(elements)) => self.run_typed(encoded, limits, table, elements),
-            (Tables::U8(table), RowMut::U8(elements)) => self.run_typed(encoded, limits, table, elements),
-            _ => Err(Error::internal("the row's element type is not the model's")),
-        }
-    }
-
-    fn run_typed<T: Copy>(
-        &self,
-        encoded: &[u8],
-        limits: &PictureLimits,
-        table: &Table<T>,
-        elements: &mut [T],
-    ) -> Result<Frame> {
-        let plan = &self.plan;
-        let row_length: usize = self.row_shape().iter().product();
-        let length = self.crops() * row_length;
-        if elements.len() != length {
-            let message = format!("{length} elements were to be filled, not {}", elements.len());
-            return Err(Error::internal(message));
-        }
-        let &Plan { height, width, layout, color, .. } = plan;
-        let canvas = |elements| Canvas { table, elements, height, width, layout, color };
-        let mut canvases: Vec<_> = elements.chunks_exact_mut(row_length).map(canvas).collect();
-
         let picture = Picture::open(encoded, limits)?;
-        let geometry = Geometry::new(plan, &picture)?;
-        if geometry.is_padded() {
-            canvases.iter_mut().for_each(Canvas::fill_black);
-        }
-        let (along_rows, across_rows) = geometry.taps(plan);
-        if picture.is_gray() || plan.color == Color::Gray {
-            let mut stream = Stream::new(&along_rows, &across_rows, geometry.rows_first());
-            let mut luma_row = Vec::new();
-            picture.read(geometry.share(), |row| {
-                let pixels = match row {
-                    Row::Gray(pixels) => pixels,
-                    Row::Color(pixels) => {
-                        luma_row.clear();
-                        luma_row.extend(pixels.iter().map(|&pixel| [luma(pixel)]));
-                        &luma_row
-                    }
-                };
-                stream.push(pixels, |index, line| put(&mut canvases, &geometry, index, line));
-            })?;
-        } else {
-            let mut stream = Stream::new(&along_rows, &across_rows, geometry.rows_first());
-            picture.read(geometry.share(), |row| {
-                if let Row::Color(pixels) = row {
-                    stream.push(pixels, |index, line| put(&mut canvases, &geometry, index, line));
-                }
-            })?;
-        }
-        Ok(geometry.frame())
+        let mut rendering = self.rendering(&picture, row)?;
+        picture.read(rendering.share(), |row| rendering.push(row))?;
+        Ok(rendering.frame())
     }
-}
 
-/// Puts line `index` of the resized file into the input of every crop that shows some of it.
-fn put<T: Copy, const C: usize>(canvases: &mut [Canvas<'_, T>], geometry: &Geometry, index: usize, line: &[[u8; C]]) {
-    for (crop, canvas) in canvases.iter_mut().enumerate() {
-        if let Some((pixels, place, direction)) = geometry.cut(crop, index) {
-            canvas.put(&line[pixels], place, direction);
+    /// Where the network's input lies in an encoded picture. Reads no more of it than its header.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn frame(&self, encoded: &[u8], limits: &PictureLimits) -> Result<Frame> {
+        Ok(Geometry::new(&self.plan, &Picture::open(encoded, limits)?)?.frame())
+    }
+
+    fn rendering<'a>(&'a self, picture: &Picture<'_>, row: RowMut<'a>) -> Result<Box<dyn Render + 'a>> {
+        let plan = &self.plan;
+        Ok(match (&self.table, row) {
+            (Tables::F32(table), RowMut::F32(row)) => Box::new(Rendering::new(plan, table, picture, row)?),
+            (Tables::F16(table), RowMut::F16(row)) => Box::new(Rendering::new(plan, table, picture, row)?),
+            (Tables::U8(table), RowMut::U8(row)) => Box::new(Rendering::new(plan, table, picture, row)?),
+            _ => return Err(Error::internal("the row's element type is not the model's")),
+        })
+    }
+
+    /// Room for what a picture becomes.
+    fn elements(&self) -> Elements {
+        let length = self.crops() * self.row_shape().iter().product::<usize>();
+        match &self.table {
+            Tables::F32(_) => Elements::F32(vec![0.0; length]),
+            Tables::F16(_) => Elements::F16(vec![f16::ZERO; length]),
+            Tables::U8(_) => Elements::U8(vec![0; length]),
         }
     }
-}
 
-/// ITU-R 601 luma in 16 fractional bits, Pillow's `convert("L")`.
-fn luma([red, green, blue, _]: [u8; 4]) -> u8 {
-    ((u32::from(red) * 19_595 + u32::from(green) * 38_470 + u32::from(blue) * 7_471 + 0x8000) >> 16) as u8
+    /// What a picture became.
+    fn collect(&self, elements: Elements) -> Result<Tensor> {
+        let [a, b, c] = self.row_shape();
+        elements.into_tensor(vec![self.crops(), a, b, c])
+    }
 }

@@ -1,7 +1,7 @@
 //! What a graph says of itself that ONNX Runtime does not tell: whether an output already went through a softmax, and what the
 //! layers cost.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::onnx::{self, GraphProto};
@@ -18,6 +18,8 @@ pub(super) struct Facts {
     pub(super) scores: Vec<Scores>,
     /// What the layers cost.
     pub(super) description: Description,
+    /// The files beside the model's own that it keeps weights in.
+    pub(super) weights: Vec<PathBuf>,
 }
 
 /// The facts of the model at `path`, which has these outputs and is given pictures of shape `picture`.
@@ -28,7 +30,9 @@ pub(super) fn read(path: &Path, outputs: &[TensorSpec], picture: [usize; 3]) -> 
     let model = onnx::read_model(path)?;
     let of = |output: &TensorSpec| model.graph.as_ref().map_or(Scores::Logits, |graph| scores_of(graph, &output.name));
     let scores = outputs.iter().map(of).collect();
-    Ok(Facts { scores, description: Description::of_model(&model, Some(picture))? })
+    // Where they lie elsewhere, what loads the graph has its say on that.
+    let weights = onnx::external_files(&model, path.parent().unwrap_or(path)).unwrap_or_default();
+    Ok(Facts { scores, description: Description::of_model(&model, Some(picture))?, weights })
 }
 
 fn scores_of(graph: &GraphProto, output: &str) -> Scores {

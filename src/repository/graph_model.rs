@@ -1,61 +1,15 @@
 //! What runs a graph: the part of a [`Model`](super::Model) that an ensemble does not have of its own.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::fingerprint::File;
 use super::interface::{self, Interface};
-use crate::error::{Error, Result};
-use crate::onnx::{self, ModelProto};
+use super::model_file::ModelFile;
 use crate::preprocess::Preprocessor;
 use crate::response_cache::ModelCache;
 use crate::scheduler::Scheduler;
 use crate::zoo::describe::Description;
-
-/// The files that a graph was loaded from, to be read once more.
-#[derive(Debug)]
-pub struct ModelFile {
-    path: PathBuf,
-    /// What lay beside it, its weights for instance, as it was then.
-    files: Vec<File>,
-}
-
-impl ModelFile {
-    /// Notes how the files in the folder of the one at `path` are now.
-    pub(super) fn of(path: &Path) -> Result<Self> {
-        let files = File::all_in(path.parent().unwrap_or(path));
-        let files =
-            files.map_err(|error| Error::not_found(format!("{} cannot be read", path.display())).with_source(error))?;
-        Ok(Self { path: path.to_owned(), files })
-    }
-
-    /// The model in it, with the weights that it keeps in other files. Blocks.
-    ///
-    /// # Errors
-    /// `FailedPrecondition` when one of them is no longer the file that was loaded.
-    pub fn read(&self) -> Result<ModelProto> {
-        // The client need not know where models lie.
-        let changed = || {
-            Error::failed_precondition(
-                "the model's file has changed since it was loaded: this works again when the model has been loaded again",
-            )
-        };
-        let mut model = onnx::read_model(&self.path).map_err(|error| changed().with_source(error))?;
-        let folder = self.path.parent().unwrap_or(&self.path);
-        let mut read = onnx::read_external_data(&mut model, folder).map_err(|error| changed().with_source(error))?;
-        read.push(self.path.clone());
-        // After they were read: what they are now is what they were all the time.
-        for path in read {
-            let now = File::of(&path).map_err(|error| changed().with_source(error))?;
-            if !self.files.contains(&now) {
-                return Err(changed());
-            }
-        }
-        Ok(model)
-    }
-}
 
 /// A loaded graph with its recipe, queue and instances. Whoever holds it keeps them alive through a reload.
 pub struct GraphModel {

@@ -10,8 +10,9 @@ use tracing::info;
 
 use super::config::{BatchingConfig, ModelConfig};
 use super::ensemble::{Ensemble, Member};
-use super::graph_model::{GraphModel, ModelFile};
+use super::graph_model::GraphModel;
 use super::interface::{ClassOutput, Interface};
+use super::model_file::ModelFile;
 use super::tuning::{Setup, Subject, Tuner, Tuning};
 use super::wire::Wire;
 use super::{facts, instances, interface, labels, translate, warm_up};
@@ -81,7 +82,7 @@ impl Model {
             return Err(Error::not_found(format!("{}: there is no such file", path.display())));
         }
         // Before it is read: a file that changes meanwhile must not pass for the one that was loaded.
-        let file = ModelFile::of(path)?;
+        let mut file = ModelFile::of(path)?;
         let (mut graph, first) = Graph::load(host.runtime, path, &instances::graph_options(config))?;
         let in_file = |error: Error| Error::invalid(format!("{}: {}", path.display(), error.message()));
         let in_config = |reason: String| Error::invalid(format!("{}: {reason}", folder.join(config.file()).display()));
@@ -108,6 +109,7 @@ impl Model {
         let (row_shape, crops) = (preprocessor.row_shape(), preprocessor.crops());
         interface::check_averages(&outputs, crops).map_err(in_config)?;
         let facts = facts::read(path, &outputs, row_shape)?;
+        file.note_contents(facts.weights);
         let branches = interface::branches(&outputs, classes, class_count, &facts.scores);
         let class_output = ClassOutput { index: classes, scores: config.scores.unwrap_or(facts.scores[classes]) };
         let subject = Subject {

@@ -10,7 +10,7 @@ use crate::webdriver::Browser;
 use crate::{Page, first_class, graphs};
 
 /// Two small models, which are loaded and unloaded by API. Filter k of the first adds k to a pixel's colours.
-async fn serve() -> (Server, Repository) {
+pub(crate) async fn serve() -> (Server, Repository) {
     let recipe = format!("{PLAIN_RECIPE}resize = 8\n");
     let repository = Repository::new().with("filters", &graphs::convolutional(8, 3), &recipe, "").with(
         "means",
@@ -43,7 +43,7 @@ async fn open(server: &Server) -> Page {
 }
 
 /// Whether the convolution's output is shown so.
-fn layers(shape: &str) -> String {
+pub(crate) fn layers(shape: &str) -> String {
     format!("return document.querySelector('#layers tbody td:nth-child(3)')?.textContent === '{shape}'")
 }
 
@@ -66,6 +66,11 @@ pub(crate) async fn what_excites_a_unit_is_shown() {
     browser.type_into("#files", text.to_str().unwrap()).await;
     browser.wait_for("the error", "return document.querySelector('.picture .error')?.textContent").await;
     browser.click("nav a[href='#network']").await;
+    // The file is none of those that are looked at, nor among those whose maps can be seen.
+    let among = "return document.querySelector('#exciting').textContent === 'Among the 2 pictures on this page.'";
+    browser.wait_for("what is looked at", among).await;
+    let offered = "return [...document.querySelector('#feature-picture').options].map(it => it.textContent)";
+    assert_eq!(browser.run(offered, json!([])).await, json!(["dim.png", "bright.png"]));
     browser.click("#exciting-button").await;
     let found = "const it = [...document.querySelectorAll('#exciting li span:first-child')].map(it => it.textContent);
         return it.length > 0 && it";
@@ -80,6 +85,58 @@ pub(crate) async fn what_excites_a_unit_is_shown() {
     browser.run("document.querySelector('#layers button').click()", json!([])).await;
     assert_eq!(browser.run("return document.querySelector('#exciting img')", json!([])).await, json!(null));
     page.close(1).await;
+    server.shutdown().await;
+}
+
+pub(crate) async fn what_excites_a_unit_is_looked_for_among_pictures() {
+    let (server, _repository) = serve().await;
+    let page = Page::open(&server, "/", 1280, false).await;
+    let browser = &page.browser;
+    browser.wait_for("the list of models", "return document.querySelector('#model').value === 'filters'").await;
+    browser.click("nav a[href='#network']").await;
+    let said = |words: &str| format!("return document.querySelector('#exciting').textContent === '{words}'");
+    browser.wait_for("that there is none", &said("Add pictures in the view Classify first.")).await;
+    page.drop_files(&[("text.png", b"no picture".to_vec())]).await;
+    let none = "The server can read none of the files on this page. Add pictures in the view Classify.";
+    browser.wait_for("that none can be read", &said(none)).await;
+    let names: Vec<_> = (0..66).map(|number| format!("{number}.png")).collect();
+    let files: Vec<_> = names.iter().zip(0u8..).map(|(name, level)| (name.as_str(), png([level, 0, 0]))).collect();
+    page.drop_files(&files).await;
+    browser.wait_for("all answers", "return document.querySelectorAll('.picture .why').length === 66").await;
+    browser.click("nav a[href='#network']").await;
+    browser.wait_for("the layers", &layers("3 × 8 × 8")).await;
+    browser.run("document.querySelector('#layers button').click()", json!([])).await;
+    let first = "Among the first 64 of the 66 pictures on this page, which is as many as are looked at at once.";
+    browser.wait_for("how many are looked at", &said(first)).await;
+    browser.click("#exciting-button").await;
+    let found = "return document.querySelector('#exciting li span:first-child')?.textContent";
+    assert_eq!(browser.wait_for("what excites unit 0", found).await, "63.png");
+    page.close(1).await;
+    server.shutdown().await;
+}
+
+pub(crate) async fn the_keyboard_stays_where_it_was() {
+    let (server, repository) = serve().await;
+    let page = open(&server).await;
+    let browser = &page.browser;
+    maps(browser, "dim.png", 3).await;
+    let at_layer =
+        "[...document.querySelectorAll('#layers button')].find(it => it.textContent === 'rectified').focus()";
+    browser.run(at_layer, json!([])).await;
+    let load = async |filters| {
+        graphs::write(&repository.path().join("filters/1"), &graphs::convolutional(8, filters));
+        let load = send(&server, "POST", "/v2/repository/models/filters/load", &[], "").await;
+        assert_eq!(load.status, 200, "{load:?}");
+        browser.wait_for("the new layers", &layers(&format!("{filters} × 8 × 8"))).await;
+        maps(browser, "dim.png", filters).await;
+    };
+    load(5).await;
+    let focus = "return document.activeElement.textContent";
+    assert_eq!(browser.run(focus, json!([])).await, "rectified");
+    browser.run("document.querySelector('.channels').focus()", json!([])).await;
+    load(4).await;
+    assert_eq!(browser.run("return document.activeElement.className", json!([])).await, "channels");
+    page.close(0).await;
     server.shutdown().await;
 }
 

@@ -16,7 +16,9 @@ mod webdriver;
 
 mod changes;
 mod explanations;
+mod failures;
 mod key;
+mod outdated;
 mod pictures;
 mod views;
 
@@ -75,6 +77,27 @@ fn main() -> ExitCode {
         trial("explanations_leave_room_for_classification", explanations::explanations_leave_room_for_classification),
         trial("what_excites_a_unit_is_shown", changes::what_excites_a_unit_is_shown),
         trial("what_changes_is_not_shown_as_it_was", changes::what_changes_is_not_shown_as_it_was),
+        trial(
+            "what_excites_a_unit_is_looked_for_among_pictures",
+            changes::what_excites_a_unit_is_looked_for_among_pictures,
+        ),
+        trial("the_keyboard_stays_where_it_was", changes::the_keyboard_stays_where_it_was),
+        trial(
+            "an_answer_of_a_model_that_was_loaded_again_says_so",
+            outdated::an_answer_of_a_model_that_was_loaded_again_says_so,
+        ),
+        trial(
+            "an_explanation_is_never_of_another_model_than_the_answer",
+            outdated::an_explanation_is_never_of_another_model_than_the_answer,
+        ),
+        trial("pictures_are_drawn_as_they_are_classified", pictures::pictures_are_drawn_as_they_are_classified),
+        trial("long_labels_leave_the_page_its_shape", views::long_labels_leave_the_page_its_shape),
+        trial(
+            "a_server_that_hangs_is_said_not_to_answer_until_it_does",
+            failures::a_server_that_hangs_is_said_not_to_answer_until_it_does,
+        ),
+        trial("what_was_refused_is_asked_for_again", failures::what_was_refused_is_asked_for_again),
+        trial("a_file_that_was_deleted_is_said_to_be_gone", failures::a_file_that_was_deleted_is_said_to_be_gone),
     ];
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing.is_some())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

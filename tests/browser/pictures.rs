@@ -1,8 +1,17 @@
 //! Pictures: their classes and why.
 
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use serde_json::json;
 
-use crate::{Page, first_class, photo, serve};
+use crate::{Page, changes, first_class, photo, serve};
+
+fn encoded(picture: impl Into<DynamicImage>) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.into().write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
 
 pub(crate) async fn a_photograph_is_classified_and_explained() {
     let (server, repository) = serve().await;
@@ -65,5 +74,37 @@ pub(crate) async fn a_photograph_is_classified_and_explained() {
     let other = format!("{}?.match(/^class [012]$/)?.[0]", first_class("coffee.png"));
     assert_eq!(browser.wait_for("the other model's class", &other).await, "class 0");
     page.close(2).await;
+    server.shutdown().await;
+}
+
+pub(crate) async fn pictures_are_drawn_as_they_are_classified() {
+    let (server, _repository) = changes::serve().await;
+    let page = Page::open(&server, "/", 1280, false).await;
+    let browser = &page.browser;
+    browser.wait_for("the list of models", "return document.querySelector('#model').value === 'filters'").await;
+    // The network gets colours, whatever their alpha is.
+    let clear = RgbaImage::from_fn(8, 8, |x, _| Rgba([200, 100, 50, if x < 4 { 0 } else { 255 }]));
+    page.drop_files(&[("clear.png", encoded(clear))]).await;
+    let pixel = "const copy = new OffscreenCanvas(8, 8).getContext('2d', {willReadFrequently: true});
+        copy.drawImage(document.querySelector('.picture canvas'), 0, 0);
+        const pixel = [...copy.getImageData(1, 1, 1, 1).data];
+        return pixel[3] === 255 && pixel";
+    assert_eq!(browser.wait_for("a colour", pixel).await, json!([200, 100, 50, 255]));
+    browser.click("#clear").await;
+
+    // Of a picture so long that what the network sees is a speck of it, that is shown, as long as it is explained.
+    let long = RgbImage::from_fn(3000, 2, |x, _| Rgb(if x == 1499 { [255, 0, 0] } else { [90; 3] }));
+    page.drop_files(&[("long.png", encoded(long))]).await;
+    browser.wait_for("its class", &first_class("long.png")).await;
+    let size = "const it = document.querySelector('.picture canvas'); return [it.width, it.height]";
+    assert_eq!(browser.run(size, json!([])).await, json!([960, 1]));
+    browser.click(".explain").await;
+    let said = "return document.querySelector('.why .said').textContent.includes('Strongest')";
+    browser.wait_for("the map", said).await;
+    assert_eq!(browser.run(size, json!([])).await, json!([480, 480]));
+    browser.click("#again").await;
+    let whole = "return document.querySelector('.picture canvas').width === 960";
+    browser.wait_for("the whole picture", whole).await;
+    page.close(0).await;
     server.shutdown().await;
 }

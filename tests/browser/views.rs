@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::{ENTER, Page, TAB, first_class, photo, serve};
+use crate::server::{PLAIN_RECIPE, Repository, config, png, start};
+use crate::{ENTER, Page, TAB, first_class, graphs, photo, serve};
 
 pub(crate) async fn the_network_and_the_server_are_shown() {
     let (server, _repository) = serve().await;
@@ -93,6 +94,40 @@ pub(crate) async fn a_phone_and_a_keyboard_are_enough() {
         browser.wait_for("the operation", "return document.querySelector('#explain[open] .body')").await;
         assert_eq!(browser.run(overflow, json!([])).await, 0, "the documentation is wider than the phone");
         page.check_accessibility(&format!("the documentation on a phone, {colours}")).await;
+        page.close(0).await;
+    }
+    server.shutdown().await;
+}
+
+pub(crate) async fn long_labels_leave_the_page_its_shape() {
+    let labels = ["x".repeat(400), "long words ".repeat(40), "short".to_owned()].join("\n");
+    let recipe = format!("{PLAIN_RECIPE}resize = 8\n");
+    let repository = Repository::new().with("long", &graphs::convolutional(8, 3), &recipe, &labels);
+    let server = start(config(&repository)).await;
+    for width in [1280, 390] {
+        let page = Page::open(&server, "/", width, false).await;
+        let browser = &page.browser;
+        browser.wait_for("the list of models", "return document.querySelector('#model').value === 'long'").await;
+        page.drop_files(&[("a.png", png([200, 0, 0]))]).await;
+        browser.wait_for("its class", &first_class("a.png")).await;
+        let about =
+            "const it = document.querySelector('.why .about'); it.value = '0'; it.dispatchEvent(new Event('change'))";
+        browser.run(about, json!([])).await;
+        browser.click(".explain").await;
+        let said = "return document.querySelector('.why .said').textContent.includes('Strongest')";
+        browser.wait_for("the map", said).await;
+        let overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+        assert_eq!(browser.run(overflow, json!([])).await, 0, "at {width}");
+        let wider = "const card = document.querySelector('.picture').getBoundingClientRect().right;
+            return [...document.querySelectorAll('.picture *')].filter(it => it.getBoundingClientRect().right > card)
+                .map(it => it.className)";
+        assert_eq!(browser.run(wider, json!([])).await, json!([]), "at {width}");
+        // Two lines of each, and the rest in its title.
+        let heights = "return Math.max(...[...document.querySelectorAll('.classes li')].map(it => it.offsetHeight))";
+        assert!(browser.run(heights, json!([])).await.as_u64().unwrap() < 60, "at {width}");
+        let title = "return document.querySelector('.classes li:last-child .label').title.length";
+        assert_eq!(browser.run(title, json!([])).await, 400, "at {width}");
+        page.keep_screenshot(&format!("long-labels-{width}")).await;
         page.close(0).await;
     }
     server.shutdown().await;

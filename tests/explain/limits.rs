@@ -112,7 +112,12 @@ async fn requests_that_make_no_sense_are_refused() {
         (ExplainRequest { count: Some(17), ..projection() }, ErrorKind::InvalidArgument, "from 1 to 16"),
         (ExplainRequest { count: Some(0), ..projection() }, ErrorKind::InvalidArgument, "from 1 to 16"),
         (ExplainRequest { class: Some(9), ..projection() }, ErrorKind::InvalidArgument, "no class 9"),
-        (ExplainRequest { patch: Some(0), ..occlusion() }, ErrorKind::InvalidArgument, "does not fit"),
+        (
+            ExplainRequest { patch: Some(0), ..occlusion() },
+            ErrorKind::InvalidArgument,
+            "patch must be at least 1 pixel",
+        ),
+        (ExplainRequest { stride: Some(0), ..occlusion() }, ErrorKind::InvalidArgument, "stride must be at least 1"),
         (ExplainRequest { patch: Some(9), ..occlusion() }, ErrorKind::InvalidArgument, "does not fit"),
         (ExplainRequest { picture: "text".into(), ..occlusion() }, ErrorKind::UnsupportedMedia, "not a picture"),
     ] {
@@ -132,6 +137,20 @@ async fn a_file_that_is_no_longer_the_loaded_one_is_not_explained() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_only_touched_is_explained() {
+    let fixture = Fixture::new(&convolutional(8, 4), "");
+    let path = fixture.folder.path().join("m/1/model.onnx");
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(fixture.filters().await.unwrap().shape, [4, 3, 3, 3]);
+    // Nor is another file with the same in it another model.
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(fixture.filters().await.unwrap().shape, [4, 3, 3, 3]);
+}
+
+#[tokio::test]
 async fn weights_in_a_file_of_their_own_are_read_and_watched() {
     let mut model = convolutional(8, 4);
     let graph = model.graph.as_mut().unwrap();
@@ -144,6 +163,8 @@ async fn weights_in_a_file_of_their_own_are_read_and_watched() {
     assert_eq!(filters.weights, bytemuck::pod_collect_to_vec::<u8, f32>(&weights));
     let projection = ExplainRequest { layer: Some("rectified".into()), ..request(Method::Projection(Rule::Guided)) };
     fixture.explain(projection).await.unwrap();
+    std::fs::write(fixture.folder.path().join("m/1/weights.bin"), &weights).unwrap();
+    fixture.filters().await.unwrap();
 
     std::fs::write(fixture.folder.path().join("m/1/weights.bin"), vec![0; weights.len()]).unwrap();
     assert_eq!(fixture.filters().await.unwrap_err().kind(), ErrorKind::FailedPrecondition);

@@ -49,7 +49,10 @@ async fn an_explanation_is_json_or_a_picture() {
         assert_eq!(body["frame"], frame);
         assert!(is_png(&decode(&body["png"])));
 
+        assert_eq!(answer.headers["vary"], "accept");
+
         let answer = send(&server, "POST", path, &[("accept", "image/png")], png([9, 90, 200])).await;
+        assert_eq!(answer.headers["vary"], "accept");
         assert_eq!((answer.status.as_u16(), &answer.headers["content-type"]), (200, &"image/png".parse().unwrap()));
         assert_eq!(answer.body, decode(&body["png"]));
     }
@@ -136,7 +139,15 @@ async fn what_cannot_be_explained_says_why() {
         ("/v1/models/filters/explain?classes=1", 400, "unknown field `classes`"),
         ("/v1/models/filters/explain?method=cam&class=7", 400, "there is no class 7: the model has 3"),
         ("/v1/models/filters/explain?method=guided&layer=rectified&unit=3", 400, "there is no unit 3"),
-        ("/v1/models/filters/explain?method=guided&layer=rectified&unit=-1", 400, "the query string is wrong"),
+        (
+            "/v1/models/filters/explain?method=guided&layer=rectified&unit=-1",
+            400,
+            "unit: -1 is not a whole number from 0 on",
+        ),
+        ("/v1/models/filters/explain?class=-1", 400, "class: -1 is not a whole number from 0 on"),
+        ("/v1/models/filters/explain?method=occlusion&patch=0", 400, "patch must be at least 1 pixel, not 0"),
+        ("/v1/models/filters/exciting?layer=rectified", 400, "missing field `unit`"),
+        ("/v1/models/filters/exciting?layer=rectified&unit=x", 400, "unit: x is not a whole number from 0 on"),
         ("/v1/models/filters/explain?method=guided&patch=3", 400, "patch means nothing to guided"),
         ("/v1/models/filters/explain?method=guided&layer=deep", 404, "no layer called deep"),
         ("/v1/models/filters/features?layer=deep", 404, "no layer called deep"),

@@ -7,6 +7,7 @@ use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Serialize, Serializer};
 
+use super::super::models::loaded_ms;
 use crate::explain::{ChannelStatistics, Exciting, ExcitingPicture, Explanation, Features, Filters, Heatmap, Unit};
 use crate::preprocess::Frame;
 use crate::repository::Model;
@@ -17,13 +18,21 @@ use crate::repository::Model;
 pub(in super::super) struct OfModel<T> {
     model_name: String,
     model_version: String,
+    /// When that was loaded, in milliseconds since 1970: another when it has been loaded again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_loaded_ms: Option<u64>,
     #[serde(flatten)]
     answer: T,
 }
 
 impl<T> OfModel<T> {
     pub(in super::super) fn new(model: &Model, answer: T) -> Self {
-        Self { model_name: model.name().to_owned(), model_version: model.version().to_string(), answer }
+        Self {
+            model_name: model.name().to_owned(),
+            model_version: model.version().to_string(),
+            model_loaded_ms: loaded_ms(model),
+            answer,
+        }
     }
 }
 

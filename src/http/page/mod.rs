@@ -42,9 +42,10 @@ macro_rules! file {
 
 static INDEX: File = file!("index.html", "text/html");
 static DOCS: File = file!("docs.html", "text/html");
-static FILES: [File; 19] = [
+static FILES: [File; 21] = [
     file!("api.js", "text/javascript"),
     file!("app.js", "text/javascript"),
+    file!("card.js", "text/javascript"),
     file!("chart.js", "text/javascript"),
     file!("classify.js", "text/javascript"),
     file!("docs.css", "text/css"),
@@ -56,6 +57,7 @@ static FILES: [File; 19] = [
     file!("icon.svg", "image/svg+xml"),
     file!("metrics.js", "text/javascript"),
     file!("network.js", "text/javascript"),
+    file!("opaque.js", "text/javascript"),
     file!("page.css", "text/css"),
     file!("picture.js", "text/javascript"),
     file!("queue.js", "text/javascript"),

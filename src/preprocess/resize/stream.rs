@@ -10,9 +10,9 @@ use super::taps::Taps;
 ///
 /// The passes go along x and then y, or along y and then x, which is the order that a picture needs that lies on its side:
 /// its columns are the rows of the picture that is meant.
-pub(in crate::preprocess) struct Stream<'a, const C: usize> {
-    along_x: &'a Taps,
-    along_y: &'a Taps,
+pub(in crate::preprocess) struct Stream<const C: usize> {
+    along_x: Taps,
+    along_y: Taps,
     x_first: bool,
     /// The rows that the next results of the vertical pass are made of: row y lies at `y % capacity`.
     window: Vec<[u8; C]>,
@@ -28,20 +28,20 @@ pub(in crate::preprocess) struct Stream<'a, const C: usize> {
     arch: Arch,
 }
 
-impl<'a, const C: usize> Stream<'a, C> {
+impl<const C: usize> Stream<C> {
     /// A stream of rows that resamples each along x with `along_x` and across rows with `along_y`.
-    pub(in crate::preprocess) fn new(along_x: &'a Taps, along_y: &'a Taps, x_first: bool) -> Self {
+    pub(in crate::preprocess) fn new(along_x: Taps, along_y: Taps, x_first: bool) -> Self {
         let source = along_x.source();
         let (window_left, window_width) = if x_first { (0, along_x.len()) } else { (source.start, source.len()) };
         Self {
-            along_x,
-            along_y,
             x_first,
             window: vec![[0; C]; window_width * along_y.width()],
             window_width,
             window_left,
             vertical: vec![[0; C]; window_width],
             horizontal: vec![[0; C]; if x_first { 0 } else { along_x.len() }],
+            along_x,
+            along_y,
             rows_in: 0,
             rows_out: 0,
             arch: Arch::new(),
@@ -63,7 +63,7 @@ impl<'a, const C: usize> Stream<'a, C> {
         let capacity = self.along_y.width();
         let slot = &mut self.window[y % capacity * self.window_width..][..self.window_width];
         if self.x_first {
-            self.arch.dispatch(AlongX { row, left: 0, taps: self.along_x, out: slot });
+            self.arch.dispatch(AlongX { row, left: 0, taps: &self.along_x, out: slot });
         } else {
             slot.copy_from_slice(&row[self.window_left..][..self.window_width]);
         }
@@ -81,7 +81,8 @@ impl<'a, const C: usize> Stream<'a, C> {
                 emit(index, &self.vertical);
             } else {
                 let out = &mut self.horizontal;
-                self.arch.dispatch(AlongX { row: &self.vertical, left: self.window_left, taps: self.along_x, out });
+                let taps = &self.along_x;
+                self.arch.dispatch(AlongX { row: &self.vertical, left: self.window_left, taps, out });
                 emit(index, &self.horizontal);
             }
             self.rows_out += 1;

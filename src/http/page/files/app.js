@@ -13,23 +13,31 @@ const INTERVAL_MS = 3000;
 /** How long a server that hangs is waited for. */
 const PATIENCE_MS = 5000;
 
-/** What all views share. `changed` is dispatched on `events` when another model or version is chosen, `models` when the list of
- * models is another or the server has ceased or begun to answer, `pictures` when the pictures are others, `shown` when another view is,
+/** What all views share. `changed` is dispatched on `events` when another model or version is chosen, `listed` when the server has
+ * said which models there are, `models` when that is another list or the server has ceased or begun to answer, `pictures` when the pictures are others, `shown` when another view is,
  * `layer` when another layer is looked at. */
 const state = {
   events: new EventTarget(),
   models: [],
   /** Whether the server has answered when it was last asked. */
   answers: true,
+  /** When the list of models was asked for that is known. */
+  asked: 0,
   pictures: [],
   view: "classify",
   choice: () => ({ model: byId("model").value, version: byId("version").value }),
+  /** What would answer now, as far as the server has said: the version that the choice means, when it was loaded, and all that are
+   * ready. */
+  current: () => {
+    const { model, version: chosen } = state.choice();
+    const details = state.models.find((it) => it.name === model);
+    const version = chosen || details?.versions.at(-1);
+    return { model, version, loaded: details?.loaded_ms?.[version], versions: details?.versions ?? [] };
+  },
   /** What is chosen as text, which is another when that has been loaded again. */
   identity: () => {
-    const choice = state.choice();
-    const details = state.models.find((it) => it.name === choice.model);
-    const version = choice.version || details?.versions.at(-1);
-    return JSON.stringify([choice, version, details?.loaded_ms?.[version]]);
+    const { version, loaded } = state.current();
+    return JSON.stringify([state.choice(), version, loaded]);
   },
   /** The layer that the view Network looks at, or `null`. */
   layer: () => null,
@@ -68,7 +76,9 @@ async function loadModels() {
   const before = JSON.stringify([state.models, state.answers]);
   try {
     const patient = AbortSignal.any([controller.signal, AbortSignal.timeout(PATIENCE_MS)]);
+    const now = performance.now();
     state.models = (await get("/v1/models", patient)).details;
+    state.asked = now;
     state.answers = true;
     isRefused = false;
   } catch (error) {
@@ -79,7 +89,10 @@ async function loadModels() {
     if (isRefused && !byId("key-dialog").open) askForKey("This server asks for an API key. Yours stays in this tab and is forgotten when the tab closes.");
   }
   asking = null;
-  if (state.answers) choose();
+  if (state.answers) {
+    choose();
+    state.tell("listed");
+  }
   if (JSON.stringify([state.models, state.answers]) !== before) state.tell("models");
 }
 

@@ -1,14 +1,11 @@
 // The view Classify: pictures come in by drop, paste or choice, each is sent by itself, and its classes are shown as they come.
 
-import { ApiError, modelPath, post, sentence } from "/page/api.js";
-import { byId, el, fill } from "/page/dom.js";
-import { milliseconds, percent } from "/page/format.js";
-import { PictureView } from "/page/picture.js";
+import { ApiError, modelPath, post } from "/page/api.js";
+import { LOADED_AGAIN, closePanel, makeCard, outdate, showAnswer, showError } from "/page/card.js";
+import { byId } from "/page/dom.js";
 import { classifications } from "/page/queue.js";
-import { whyPanel } from "/page/why.js";
 
 let state;
-let nextId = 1;
 
 export function startClassify(shared) {
   state = shared;
@@ -41,13 +38,14 @@ export function startClassify(shared) {
     byId("files").focus();
   });
   state.events.addEventListener("changed", classifyAll);
+  state.events.addEventListener("listed", () => state.pictures.forEach(check));
 }
 
 function add(files) {
   if (!files.length) return;
   location.hash = "classify";
   for (const file of files) {
-    const item = makeItem(file);
+    const item = makeCard(file, { onRemove: removeByHand, onAgain: enqueue });
     state.pictures.push(item);
     byId("pictures").append(item.card);
     enqueue(item);
@@ -55,42 +53,12 @@ function add(files) {
   state.tell("pictures");
 }
 
-/** A picture, its card, and the places in it that change. */
-function makeItem(file) {
-  const id = `picture-${nextId++}`;
-  const item = {
-    file,
-    id,
-    view: new PictureView(file),
-    said: el("p", { className: "quiet", role: "status" }),
-    classes: el("ol", { className: "classes", "aria-label": `Classes of ${file.name}` }),
-    timing: el("dl", { className: "timing", "aria-label": "Timing" }),
-    why: el("div", { className: "reason" }),
-    panel: null,
-    /** What was chosen in a panel before, for the next. */
-    kept: null,
-    /** Of the classification that is under way. */
-    controller: null,
-    /** Whether the server has refused the file. */
-    isRefused: false,
-  };
-  const close = el("button", { type: "button", className: "remove", textContent: "Remove", "aria-label": `Remove ${file.name}` });
-  close.addEventListener("click", () => {
-    const index = state.pictures.indexOf(item);
-    remove(item);
-    // Whoever works with the keyboard goes on with the next picture.
-    const next = state.pictures[Math.min(index, state.pictures.length - 1)];
-    (next?.card.querySelector(".remove") ?? byId("files")).focus();
-  });
-  item.card = el(
-    "li",
-    { className: "picture", "aria-labelledby": id },
-    el("header", {}, el("h2", { id, textContent: file.name, title: file.name }), item.view.size, close),
-    item.view.element,
-    el("div", { className: "answer" }, item.said, item.classes, item.timing),
-    item.why,
-  );
-  return item;
+function removeByHand(item) {
+  const index = state.pictures.indexOf(item);
+  remove(item);
+  // Whoever works with the keyboard goes on with the next picture.
+  const next = state.pictures[Math.min(index, state.pictures.length - 1)];
+  (next?.card.querySelector(".remove") ?? byId("files")).focus();
 }
 
 function remove(item) {
@@ -117,13 +85,29 @@ async function enqueue(item) {
   item.said.className = "quiet";
   item.said.textContent = "Waiting…";
   progress();
+  const wasRefused = item.isRefused;
   try {
     await classifications.run(() => classify(item, signal), signal);
   } catch (error) {
     if (!signal.aborted) showError(item, error);
   }
   if (item.controller === controller) item.controller = null;
+  // What the server can't read is none of the pictures that the other views offer.
+  if (item.isRefused !== wasRefused) state.tell("pictures");
   progress();
+}
+
+/** Says so where the answer on a card is not of what would answer now: the model was loaded again, or another version is the newest. */
+function check(item) {
+  const { answered } = item;
+  // One that is on its way will be of what answers now; and a list that was asked for before an answer came may be older than that.
+  if (!answered || item.controller || state.asked < answered.at || answered.isReplaced) return;
+  const now = state.current();
+  const isThere = now.model === answered.model && now.versions.includes(answered.version);
+  if (!isThere) outdate(item, `${answered.model} ${answered.version}, which gave this answer, is not ready any more.`);
+  else if (now.version !== answered.version) outdate(item, `Version ${now.version} is the newest now. This answer is version ${answered.version}’s.`);
+  else if (now.loaded !== answered.loaded) outdate(item, LOADED_AGAIN);
+  else outdate(item, "");
 }
 
 async function classify(item, signal) {
@@ -133,56 +117,8 @@ async function classify(item, signal) {
   const started = performance.now();
   const path = `${modelPath(choice)}/classify`;
   const answer = await post(path, item.file, { top_k: byId("top-k").value }, signal);
-  show(item, answer, performance.now() - started, choice);
+  showAnswer(item, answer, performance.now() - started);
 }
-
-/** Ends what is explained, and remembers what was chosen for it. */
-function closePanel(item) {
-  item.kept = item.panel?.close() ?? item.kept;
-  item.panel = null;
-}
-
-function show(item, { model_name: name, model_version: version, predictions, timing }, roundTrip, choice) {
-  const classes = predictions[0].classes;
-  item.said.className = "visually-hidden";
-  item.said.textContent = `${item.file.name}: ${labelOf(classes[0])}, ${percent(classes[0].score)}`;
-  item.classes.replaceChildren(...classes.map((it) => el(
-    "li",
-    {},
-    fill(it.score),
-    el("span", { className: "label", textContent: labelOf(it) }),
-    el("span", { className: "score", textContent: percent(it.score) }),
-  )));
-  const rest = timing.total_ms - timing.decode_ms - timing.queue_ms - timing.compute_ms;
-  const times = [
-    ["decode", milliseconds(timing.decode_ms)],
-    ["queue", milliseconds(timing.queue_ms)],
-    ["batch", `${timing.batch_size}`],
-    ["compute", milliseconds(timing.compute_ms)],
-    ["other", milliseconds(Math.max(0, rest))],
-    ["round trip", milliseconds(roundTrip)],
-    ["by", `${name} ${version}`],
-  ];
-  item.timing.replaceChildren(...times.map(([term, value]) =>
-    el("div", {}, el("dt", { textContent: term }), el("dd", { textContent: value }))));
-  item.isRefused = false;
-  item.view.clear();
-  closePanel(item);
-  item.panel = whyPanel({ item, classes, choice, labelOf });
-  item.why.replaceChildren(item.panel.element);
-}
-
-function showError(item, error) {
-  item.said.className = "error";
-  item.said.textContent = sentence(error);
-  item.isRefused = [400, 413, 415].includes(error.status);
-  item.view.clear();
-  closePanel(item);
-  for (const part of [item.classes, item.timing, item.why]) part.replaceChildren();
-}
-
-/** A class's label, or its number where the model has no labels. */
-const labelOf = ({ index, label }) => label ?? `class ${index}`;
 
 function progress() {
   const all = state.pictures.length;

@@ -38,6 +38,15 @@ export function setOptions(select, pairs) {
   if (pairs.some(([value]) => value === chosen)) select.value = chosen;
 }
 
+/** Replaces what is in `place`. Whoever is in there with the keyboard is in what comes, in what of it can be, or at `place` itself. */
+export function replaceKeepingFocus(place, ...children) {
+  const wasInside = place.contains(document.activeElement);
+  place.replaceChildren(...children);
+  if (!wasInside) return;
+  place.tabIndex = -1;
+  (place.querySelector("button, [tabindex='0']") ?? place).focus();
+}
+
 /** A part of a whole as a coloured stretch. */
 export function fill(share) {
   const stretch = el("span", { className: "fill", "aria-hidden": "true" });

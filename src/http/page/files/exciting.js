@@ -20,8 +20,11 @@ export function startExciting(shared) {
   arrange();
 }
 
-/** The pictures that the server can read. */
-const pictures = () => state.pictures.filter((it) => !it.isRefused);
+/** As many as the server takes in one request, unless it is told otherwise; it says so itself then. */
+const MOST = 64;
+
+/** The pictures that the server can read, as far as they are looked at. */
+const pictures = () => state.pictures.filter((it) => !it.isRefused).slice(0, MOST);
 
 /** What was found is of other pictures or of another layer now. */
 function arrange() {
@@ -32,8 +35,20 @@ function arrange() {
   byId("exciting-form").hidden = !layer || !count;
   const channels = layer?.output_shape?.[0];
   byId("exciting-unit").max = channels ? String(channels - 1) : "";
-  const among = count === 1 ? "the picture" : `the ${count} pictures`;
-  say(!count ? "Add pictures in the view Classify first." : layer ? `Among ${among} on this page.` : "Choose a layer.");
+  say(!count ? missing() : layer ? `Among ${among(count)}.` : "Choose a layer.");
+}
+
+/** Why there is nothing to look at. */
+function missing() {
+  if (!state.pictures.length) return "Add pictures in the view Classify first.";
+  return "The server can read none of the files on this page. Add pictures in the view Classify.";
+}
+
+/** What is looked at. */
+function among(count) {
+  const all = state.pictures.filter((it) => !it.isRefused).length;
+  if (count < all) return `the first ${count} of the ${all} pictures on this page, which is as many as are looked at at once`;
+  return count === 1 ? "the picture on this page" : `the ${count} pictures on this page`;
 }
 
 function say(text, className = "quiet") {

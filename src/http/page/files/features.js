@@ -1,7 +1,7 @@
 // The feature maps of the layer that is looked at, for one of the pictures.
 
 import { modelPath, post, sentence } from "/page/api.js";
-import { byId, el, picture, setOptions } from "/page/dom.js";
+import { byId, el, picture, replaceKeepingFocus, setOptions } from "/page/dom.js";
 import { number, percent } from "/page/format.js";
 import { explanations } from "/page/queue.js";
 
@@ -19,8 +19,9 @@ export function startFeatures(shared) {
 }
 
 function setPictures() {
-  setOptions(byId("feature-picture"), state.pictures.map((item) => [item.id, item.file.name]));
-  byId("feature-picture").disabled = !state.pictures.length;
+  const readable = state.pictures.filter((it) => !it.isRefused);
+  setOptions(byId("feature-picture"), readable.map((item) => [item.id, item.file.name]));
+  byId("feature-picture").disabled = !readable.length;
   show();
 }
 
@@ -36,7 +37,7 @@ async function show() {
   if (state.view !== "network") return place.replaceChildren();
   shown = wanted;
   const { signal } = asking = new AbortController();
-  const say = (text, className = "quiet") => place.replaceChildren(el("p", { className, textContent: text }));
+  const say = (text, className = "quiet") => replaceKeepingFocus(place, el("p", { className, textContent: text }));
   byId("features-title").textContent = layer ? `Feature maps of ${layer}` : "Feature maps";
   if (!item) return say("Add a picture in the view Classify first.");
   if (!layer) return say("Choose a layer.");
@@ -48,7 +49,8 @@ async function show() {
     const text = answer.shape.length === 3
       ? `${channels} maps of ${width} × ${height}, each from its own lowest value (black) to its highest`
       : `${channels} values, from the lowest (black) to the highest`;
-    place.replaceChildren(
+    replaceKeepingFocus(
+      place,
       picture(answer.png, `${answer.layer} for ${item.file.name}: ${text}`),
       el("p", { className: "quiet", textContent: `${text}.` }),
       channelTable(answer),

@@ -33,11 +33,17 @@ async function show() {
   byId("network-title").textContent = `Network of ${choice.model}`;
   say("");
   for (const id of ["network-totals", "filters"]) byId(id).replaceChildren();
+  // Whoever is at a layer with the keyboard stays in the table, which can be scrolled, and comes back to the layer.
+  const table = byId("layers").parentElement;
+  const focused = document.activeElement?.matches("#layers button") ? document.activeElement.textContent : null;
+  if (focused) table.focus();
   byId("layers").tBodies[0].replaceChildren();
   try {
     const description = await architecture(choice, signal);
     showTotals(description);
     showLayers(description);
+    const back = focused && document.activeElement === table && [...table.querySelectorAll("button")].find((it) => it.textContent === focused);
+    if (back) back.focus();
   } catch (error) {
     if (signal.aborted) return;
     choose(null);

@@ -1,6 +1,7 @@
 // A picture on a canvas, and what explains it painted over it.
 
 import { el } from "/page/dom.js";
+import { isClear, opaque } from "/page/opaque.js";
 
 /** The longest side of a canvas in pixels: sharp on a phone's screen, and small enough for many pictures. */
 const LONGEST = 960;
@@ -63,9 +64,14 @@ export function strongestPlace({ shape: [height, width], data }) {
   return row === "middle" ? `in the middle of the ${column}` : column === "middle" ? `in the middle of the ${row}` : `at the ${row} ${column}`;
 }
 
+/** The longer side of what the network sees is at least this many pixels of the canvas; of longer pictures it is shown alone. */
+const LEAST_SHOWN = 16;
+
 export class PictureView {
   #bitmap = null;
   #overlay = null;
+  /** What of the picture is shown where that is not all of it: it takes a shape that leaves something to be seen. */
+  #part = null;
   #opacity = 0.6;
 
   constructor(file) {
@@ -78,38 +84,64 @@ export class PictureView {
 
   async #load(file) {
     try {
-      this.#bitmap = await createImageBitmap(file);
+      this.#bitmap = await createImageBitmap(file, { premultiplyAlpha: "none" });
     } catch {
       // A format that the browser does not know, TIFF for instance, may be one that the server does.
       this.element.replaceChildren(el("p", { className: "unknown quiet", textContent: "This browser cannot show the file." }));
       return;
     }
     const { width, height } = this.#bitmap;
-    const scale = Math.min(1, LONGEST / Math.max(width, height));
-    this.canvas.width = Math.max(1, Math.round(width * scale));
-    this.canvas.height = Math.max(1, Math.round(height * scale));
+    this.#fit();
     this.size.textContent = `${width} × ${height}`;
     this.#paint();
+    if (file.type === "image/jpeg" || !isClear(this.canvas)) return;
+    const bitmap = this.#bitmap;
+    const pixels = await opaque(bitmap);
+    // It may have been removed meanwhile.
+    if (this.#bitmap !== bitmap || pixels === bitmap) return;
+    bitmap.close();
+    this.#bitmap = pixels;
+    this.#paint();
+  }
+
+  /** Gives the canvas the shape of what is shown. */
+  #fit() {
+    const { width, height } = this.#part ?? this.#bitmap;
+    const longest = this.#part ? LONGEST / 2 : Math.min(LONGEST, Math.max(width, height));
+    const scale = longest / Math.max(width, height);
+    this.canvas.width = Math.max(1, Math.round(width * scale));
+    this.canvas.height = Math.max(1, Math.round(height * scale));
   }
 
   #paint() {
     if (!this.#bitmap) return;
     const { width, height } = this.canvas;
+    const part = this.#part ?? { x: 0, y: 0, width: this.#bitmap.width, height: this.#bitmap.height };
     const context = this.canvas.getContext("2d");
     context.globalAlpha = 1;
     context.clearRect(0, 0, width, height);
-    context.drawImage(this.#bitmap, 0, 0, width, height);
+    context.drawImage(this.#bitmap, part.x, part.y, part.width, part.height, 0, 0, width, height);
     if (!this.#overlay) return;
     const { picture, frame } = this.#overlay;
-    const [x, y] = [width / frame.picture_width, height / frame.picture_height];
+    const [x, y] = [width / part.width, height / part.height];
     context.globalAlpha = this.#opacity;
     context.imageSmoothingQuality = "high";
-    context.drawImage(picture, frame.x * x, frame.y * y, frame.width * x, frame.height * y);
+    context.drawImage(picture, (frame.x - part.x) * x, (frame.y - part.y) * y, frame.width * x, frame.height * y);
+  }
+
+  /** Shows `part` alone, or without one the whole. */
+  #cut(part) {
+    if (this.#part === part) return;
+    this.#part = part;
+    if (this.#bitmap) this.#fit();
   }
 
   /** Paints `picture` over the part of the picture that `frame` is; `label` says to those who don't see it what is shown. */
   show(picture, frame, label) {
     this.#overlay = { picture, frame };
+    const longer = Math.max(frame.picture_width, frame.picture_height);
+    const shown = Math.max(frame.width, frame.height) * Math.min(1, LONGEST / longer);
+    this.#cut(shown < Math.min(LEAST_SHOWN, longer / 2) ? frame : null);
     this.canvas.setAttribute("aria-label", `${this.name}. ${label}`);
     this.#paint();
   }
@@ -123,12 +155,13 @@ export class PictureView {
   /** Takes away what is painted over. */
   clear() {
     this.#overlay = null;
+    this.#cut(null);
     this.canvas.setAttribute("aria-label", this.name);
     this.#paint();
   }
 
   close() {
-    this.#bitmap?.close();
+    this.#bitmap?.close?.();
     this.#bitmap = null;
   }
 }

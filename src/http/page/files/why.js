@@ -29,10 +29,12 @@ const MEANING = {
 };
 
 /**
- * The controls and the words of an explanation, as `element`. `stop()` ends what is under way, `close()` does so for good and returns
- * what is chosen: as the item's `kept` it is chosen in the next panel, as far as the model has it.
+ * The controls and the words of an explanation of the answer on the card, as `element`. It is asked of the version that gave the answer;
+ * `onOther` is told where that has been loaded again. `stop()` ends what is under way, `forget()` takes back what was said, `close()` ends
+ * it for good and returns what is chosen: as the item's `kept` it is chosen in the next panel, as far as the model has it.
  */
-export function whyPanel({ item, classes, choice, labelOf }) {
+export function whyPanel({ item, classes, labelOf, onOther }) {
+  const { answered } = item;
   const kept = item.kept ?? {};
   const button = el("button", { type: "submit", className: "explain", textContent: "Why?" });
   const method = el("select", { className: "method" });
@@ -84,7 +86,7 @@ export function whyPanel({ item, classes, choice, labelOf }) {
   async function offerLayers() {
     if (!isProjection() || layer.options.length > 1) return;
     try {
-      const maps = (await architecture(choice, life.signal)).layers.filter(mayHaveMaps);
+      const maps = (await architecture(answered, life.signal)).layers.filter(mayHaveMaps);
       setOptions(layer, [["", "the class itself"], ...maps.map((it) => [it.name, it.name])]);
       if (!kept.layer || layer.value || !maps.some((it) => it.name === kept.layer)) return;
       layer.value = kept.layer;
@@ -119,7 +121,7 @@ export function whyPanel({ item, classes, choice, labelOf }) {
       await explanations.run(async () => {
         say("Looking…");
         const started = performance.now();
-        const answer = await post(`${modelPath(choice)}/explain`, item.file, query, signal);
+        const answer = await post(`${modelPath(answered)}/explain`, item.file, query, signal);
         await paint(answer, performance.now() - started, signal);
       }, signal);
     } catch (error) {
@@ -140,6 +142,7 @@ export function whyPanel({ item, classes, choice, labelOf }) {
   }
 
   async function paint(answer, took, signal) {
+    if (answer.model_loaded_ms !== answered.loaded) return onOther();
     const projected = PROJECTIONS.includes(answer.method);
     const picture = projected ? projectionCanvas(await bitmapOf(answer.png)) : heatmapCanvas(answer.heatmap);
     const words = inWords(answer);
@@ -157,6 +160,12 @@ export function whyPanel({ item, classes, choice, labelOf }) {
     said.replaceChildren(words, el("span", { className: "quiet", textContent: ` ${milliseconds(took)}` }));
     labels.opacity.hidden = false;
     legend.hidden = projected;
+  }
+
+  function forget() {
+    stop();
+    say("");
+    legend.hidden = labels.opacity.hidden = true;
   }
 
   function inWords(answer) {
@@ -179,7 +188,7 @@ export function whyPanel({ item, classes, choice, labelOf }) {
       wasProjected,
     };
   }
-  return { element, stop, close };
+  return { element, stop, forget, close };
 }
 
 /** The picture of a base64 PNG. */

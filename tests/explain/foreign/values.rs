@@ -1,0 +1,54 @@
+//! Values that are no numbers.
+
+use convoy::error::ErrorKind;
+use convoy::explain::{ExcitingRequest, ExplainRequest, Method, Rule};
+use convoy::onnx::TensorProto;
+use convoy::tensor::Tensor;
+
+use super::super::graphs::node;
+use super::super::png;
+use super::{classifier, noise};
+
+#[tokio::test]
+async fn values_that_are_no_numbers_are_said_to_be_none() {
+    let zero = TensorProto::new("zero", &Tensor::from_vec(vec![], vec![0f32]).unwrap()).unwrap();
+    let fixture =
+        classifier(vec![node("Sub", &["in", "in"], "none"), node("Div", &["none", "zero"], "out")], vec![zero]);
+    let request = |method| ExplainRequest { method: Some(method), ..ExplainRequest::new(png(&noise("a"))) };
+    let projection = Method::Projection(Rule::Guided);
+    for request in [
+        ExplainRequest { layer: Some("out".into()), ..request(projection) },
+        ExplainRequest { layer: Some("out".into()), unit: Some(1), ..request(projection) },
+        request(Method::Cam),
+    ] {
+        let error = fixture.explain(request).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+        assert!(error.message().contains("not a finite number"), "{error}");
+    }
+    let exciting = ExcitingRequest { layer: "out".into(), unit: 3, count: 1, rule: Rule::Guided };
+    let error = fixture.exciting(exciting, vec![png(&noise("a"))]).await.unwrap_err();
+    assert_eq!(error.message(), "number 0: the unit 3 of the layer out is not a finite number for this picture");
+    // Where one looks for such values they are not hidden.
+    let features = fixture.features(png(&noise("a")), "out").await.unwrap();
+    assert!(features.values.iter().all(|value| value.is_nan()) && features.channels[0].mean.is_nan());
+}
+
+#[tokio::test]
+async fn a_projection_that_is_no_number_names_its_picture() {
+    let scalar =
+        |name: &str, value: f32| TensorProto::new(name, &Tensor::from_vec(vec![], vec![value]).unwrap()).unwrap();
+    // Forward the bound hides that it is infinite; backwards nothing does.
+    let nodes = vec![
+        node("Mul", &["in", "large"], "larger"),
+        node("Mul", &["larger", "large"], "infinite"),
+        node("Clip", &["infinite", "low", "high"], "out"),
+    ];
+    let fixture = classifier(nodes, vec![scalar("large", 3e38), scalar("low", 0.0), scalar("high", 1.0)]);
+    let exciting = |unit| ExcitingRequest { layer: "out".into(), unit, count: 1, rule: Rule::Guided };
+    let pictures = || vec![png(&noise("a")), png(&noise("b"))];
+    let features = fixture.features(png(&noise("a")), "out").await.unwrap();
+    let unit = features.channels.iter().position(|it| it.max == 1.0).unwrap();
+    let error = fixture.exciting(exciting(unit), pictures()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert!(error.message().starts_with("number 0: the model's values are not finite numbers"), "{error}");
+}
