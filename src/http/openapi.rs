@@ -386,11 +386,16 @@ fn query_parameters(schema: fn(&mut SchemaGenerator) -> Schema) -> Vec<Value> {
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let Some(fields) = schema["properties"].as_object() else { return Vec::new() };
     let parameter = |(name, schema): (&String, &Value)| {
-        let mut schema = schema.clone();
+        let mut schema = schema.as_object().cloned().unwrap_or_default();
         // OpenAPI has the sentence beside the schema; and what may be left out of a query is never null.
-        let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
-        if let Some(types) = schema["type"].as_array().cloned() {
-            schema["type"] = types.into_iter().find(|kind| kind != "null").unwrap_or_default();
+        let description = schema.remove("description");
+        schema.retain(|key, value| key != "default" || !value.is_null());
+        if let Some(Value::Array(types)) = schema.get_mut("type") {
+            types.retain(|kind| kind != "null");
+            if let [kind] = types.as_slice() {
+                let kind = kind.clone();
+                schema.insert("type".to_owned(), kind);
+            }
         }
         let required = required.iter().any(|field| field == name);
         json!({"name": name, "in": "query", "required": required, "description": description, "schema": schema})
