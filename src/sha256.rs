@@ -1,6 +1,8 @@
 //! SHA-256 of what is read, and as it is written down.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -10,6 +12,16 @@ use sha2::{Digest, Sha256};
 /// When it cannot be read.
 pub fn update(hash: &mut Sha256, reader: &mut impl Read) -> io::Result<u64> {
     io::copy(reader, &mut Hasher(hash))
+}
+
+/// The hash of what is in the file at `path`.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn of_file(path: &Path) -> io::Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    update(&mut hash, &mut File::open(path)?)?;
+    Ok(hash.finalize().into())
 }
 
 /// Bytes in hexadecimal digits.

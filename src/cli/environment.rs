@@ -5,16 +5,18 @@ use std::env;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use crate::engine::NO_TELEMETRY;
+
 /// The official builds of ONNX Runtime report to Microsoft: the process and device, and what the models are like. A call can stop
 /// that only when the first report is made; with this variable none is.
-const NO_TELEMETRY: (&str, &str) = ("ORT_DISABLE_TELEMETRY", "1");
+const QUIET: (&str, &str) = (NO_TELEMETRY, "1");
 
 /// With the others a model that is unloaded, or loaded again, gives its memory back: blocks of 32 KiB and more are mapped for
 /// themselves, where glibc by default stops doing so once one has been freed; there is one arena instead of one for each
 /// thread, each of which keeps what is free in it; and mimalloc takes pages of 4 KiB rather than of 2 MiB, of which a thread that
 /// comes and goes leaves one behind (docs/model-management.md has the figures).
 const SETTINGS: &[(&str, &str)] =
-    &[NO_TELEMETRY, ("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "32768"), ("MIMALLOC_ALLOW_THP", "0")];
+    &[QUIET, ("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "32768"), ("MIMALLOC_ALLOW_THP", "0")];
 
 /// Starts this program again, as the same process, with the settings that the environment does not have: setting them here
 /// would be unsafe code. Returns where nothing is to be done, or it cannot be done, which [`crate::engine::Runtime::load`] says of the

@@ -13,7 +13,7 @@ mod weights;
 pub use evaluation::Evaluation;
 pub use graph::{Graph, GraphOptimization, GraphOptions};
 pub use provider::{ArenaExtendStrategy, ConvAlgorithmSearch, CudaOptions, Provider, TensorRtOptions};
-pub use runtime::{LIBRARY_FILE_NAME, Runtime};
+pub use runtime::{LIBRARY_FILE_NAME, NO_TELEMETRY, Runtime};
 pub use session::Session;
 
 use crate::error::Error;

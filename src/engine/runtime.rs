@@ -14,8 +14,9 @@ use crate::error::{Error, Result};
 pub const LIBRARY_FILE_NAME: &str =
     if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 
-/// Where this is set when a process starts, official builds of ONNX Runtime report nothing.
-const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+/// The environment variable with which, where it is set when a process starts, official builds of ONNX Runtime report nothing to their
+/// makers.
+pub const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
 /// The loaded ONNX Runtime. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -159,8 +159,10 @@ impl Subject {
 
     /// As [`Subject::prepare`], with what a heatmap is laid over.
     pub(super) fn prepare_with_display(&self, encoded: &[u8]) -> Result<(Prepared, Display)> {
+        let mut is_whole = true;
         let (prepared, picture) = self.decode(encoded, |own| {
             let Some((width, height)) = display_size(&own.frame(encoded, &self.limits)?) else {
+                is_whole = false;
                 return self.input_pixels().map(Some);
             };
             let recipe = Recipe {
@@ -175,7 +177,7 @@ impl Subject {
             pixels(&recipe, height, width).map(Some)
         })?;
         let picture = picture.ok_or_else(unlike)?;
-        let frame = if display_size(&prepared.frame).is_some() {
+        let frame = if is_whole {
             prepared.frame
         } else {
             let (picture_width, picture_height) = picture.dimensions();

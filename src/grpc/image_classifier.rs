@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::call::Call;
 use super::observe::record_message;
@@ -65,7 +65,7 @@ async fn classify_in_stream(
         Some(request) => classify(&inference, &call, request).await,
         None => Err(Error::invalid("the message has no request")),
     };
-    record_message(&call.trace, answer.as_ref().map_or_else(|error| code_of(error.kind()), |_| Code::Ok));
+    record_message(&call.trace, &answer);
     let result = answer.map_or_else(
         |error| {
             let code = code_of(error.kind()).into();

@@ -255,16 +255,16 @@ fn select(source: &Source) -> Result<Vec<u64>> {
             let present = layout::versions(source.versions())?;
             let (there, missing): (Vec<_>, Vec<_>) =
                 config.versions.select(&present).into_iter().partition(|version| present.contains(version));
-            match (there.is_empty(), missing.is_empty()) {
+            if there.is_empty() {
                 // Each of them fails, with its path.
-                (true, _) => missing,
-                (false, true) => there,
+                missing
+            } else {
                 // As in Triton.
-                (false, false) => {
+                if !missing.is_empty() {
                     let folder = source.versions().display();
                     warn!(%folder, ?missing, "versions that the configuration names are not there");
-                    there
                 }
+                there
             }
         }
         What::Ensemble(definition) => vec![definition.version()],

@@ -1,11 +1,8 @@
 //! The files that a graph was loaded from, to be read once more.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest, Sha256};
 
 use super::fingerprint::File;
 use crate::error::{Error, Result};
@@ -35,7 +32,7 @@ impl ModelFile {
     /// age or their inode is another. One that is no longer as it was noted is left out. Reads them all.
     pub(super) fn note_contents(&mut self, weights: Vec<PathBuf>) {
         for path in std::iter::once(self.path.clone()).chain(weights) {
-            if let Ok(digest) = digest(&path)
+            if let Ok(digest) = sha256::of_file(&path)
                 && self.is_as_noted(&path).unwrap_or(false)
             {
                 self.digests.insert(path, digest);
@@ -75,14 +72,8 @@ impl ModelFile {
     /// Whether the file at `path` was only touched, or replaced by its like.
     fn has_noted_contents(&self, path: &Path) -> io::Result<bool> {
         Ok(match self.digests.get(path) {
-            Some(noted) => digest(path)? == *noted,
+            Some(noted) => sha256::of_file(path)? == *noted,
             None => false,
         })
     }
-}
-
-fn digest(path: &Path) -> io::Result<[u8; 32]> {
-    let mut hash = Sha256::new();
-    sha256::update(&mut hash, &mut fs::File::open(path)?)?;
-    Ok(hash.finalize().into())
 }

@@ -26,9 +26,8 @@ pub(crate) async fn serve() -> (Server, Repository) {
 
 /// A page with two pictures of which the second is the brighter, and a layer that is looked at.
 async fn open(server: &Server) -> Page {
-    let page = Page::open(server, "/", 1280, false).await;
+    let page = Page::open_with_models(server).await;
     let browser = &page.browser;
-    browser.wait_for("the list of models", "return document.querySelector('#model').value === 'filters'").await;
     page.drop_files(&[("dim.png", png([10, 0, 0])), ("bright.png", png([200, 0, 0]))]).await;
     browser.wait_for("a class", &first_class("bright.png")).await;
     browser.click("nav a[href='#network']").await;
@@ -90,9 +89,8 @@ pub(crate) async fn what_excites_a_unit_is_shown() {
 
 pub(crate) async fn what_excites_a_unit_is_looked_for_among_pictures() {
     let (server, _repository) = serve().await;
-    let page = Page::open(&server, "/", 1280, false).await;
+    let page = Page::open_with_models(&server).await;
     let browser = &page.browser;
-    browser.wait_for("the list of models", "return document.querySelector('#model').value === 'filters'").await;
     browser.click("nav a[href='#network']").await;
     let said = |words: &str| format!("return document.querySelector('#exciting').textContent === '{words}'");
     browser.wait_for("that there is none", &said("Add pictures in the view Classify first.")).await;

@@ -44,9 +44,8 @@ pub(crate) async fn a_server_that_hangs_is_said_not_to_answer_until_it_does() {
 
 pub(crate) async fn what_was_refused_is_asked_for_again() {
     let (server, _repository) = serve().await;
-    let page = Page::open(&server, "/", 1280, false).await;
+    let page = Page::open_with_models(&server).await;
     let browser = &page.browser;
-    browser.wait_for("the list of models", "return document.querySelector('#model').value === 'filters'").await;
     let refusal = "Promise.resolve(new Response(JSON.stringify({error: 'come again'}), {status: 503}))";
     browser.run(&answered("/architecture", refusal), json!([])).await;
     browser.click("nav a[href='#network']").await;
@@ -63,9 +62,8 @@ pub(crate) async fn what_was_refused_is_asked_for_again() {
 
 pub(crate) async fn a_file_that_was_deleted_is_said_to_be_gone() {
     let (server, repository) = serve().await;
-    let page = Page::open(&server, "/", 1280, false).await;
+    let page = Page::open_with_models(&server).await;
     let browser = &page.browser;
-    browser.wait_for("the list of models", "return document.querySelector('#model').value === 'filters'").await;
     let file = repository.path().join("short-lived.png");
     std::fs::write(&file, png([200, 0, 0])).unwrap();
     browser.type_into("#files", file.to_str().unwrap()).await;

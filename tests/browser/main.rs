@@ -139,6 +139,14 @@ impl Page {
         Self { browser, origin }
     }
 
+    /// Opens the page and waits until it offers the models, of which `filters` is the first.
+    async fn open_with_models(server: &Server) -> Self {
+        let page = Self::open(server, "/", 1280, false).await;
+        let listed = "return document.querySelector('#model').value === 'filters'";
+        page.browser.wait_for("the list of models", listed).await;
+        page
+    }
+
     /// Asks axe whether everybody can use what is shown now.
     async fn check_accessibility(&self, what: &str) {
         let file = root().join("target/tools/axe/axe.min.js");

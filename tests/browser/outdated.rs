@@ -11,9 +11,8 @@ use crate::{Page, first_class, graphs};
 
 /// A page with a picture that the first of two models has classified, and why.
 async fn open(server: &Server) -> Page {
-    let page = Page::open(server, "/", 1280, false).await;
+    let page = Page::open_with_models(server).await;
     let browser = &page.browser;
-    browser.wait_for("the list of models", "return document.querySelector('#model').value === 'filters'").await;
     page.drop_files(&[("a.png", png([200, 0, 0]))]).await;
     browser.wait_for("a class", &format!("{} === 'class 2'", first_class("a.png"))).await;
     explain(browser).await;

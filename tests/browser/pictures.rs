@@ -79,9 +79,8 @@ pub(crate) async fn a_photograph_is_classified_and_explained() {
 
 pub(crate) async fn pictures_are_drawn_as_they_are_classified() {
     let (server, _repository) = changes::serve().await;
-    let page = Page::open(&server, "/", 1280, false).await;
+    let page = Page::open_with_models(&server).await;
     let browser = &page.browser;
-    browser.wait_for("the list of models", "return document.querySelector('#model').value === 'filters'").await;
     // The network gets colours, whatever their alpha is.
     let clear = RgbaImage::from_fn(8, 8, |x, _| Rgba([200, 100, 50, if x < 4 { 0 } else { 255 }]));
     page.drop_files(&[("clear.png", encoded(clear))]).await;

@@ -151,6 +151,9 @@ async fn a_client_that_sends_what_fails_does_not_take_the_model_from_the_others(
     assert_eq!(states(&server, "touchy").await, [(Some("1".into()), "READY".into(), String::new())]);
 }
 
+/// Each request is a run of its own, and warm-up is two.
+const ONE_AT_A_TIME: &str = "max_batch_size = 1\n[instances]\ncount = 1\n";
+
 /// A model that works for its first four runs and fails in the next twenty, as one does whose device is lost: it reads a table of one row
 /// at a place that is drawn anew for each run. ONNX Runtime draws the same ones after each load, as the seed is given.
 fn failing_with_time() -> ModelProto {
@@ -178,8 +181,8 @@ fn failing_with_time() -> ModelProto {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_breaks_while_it_serves_takes_no_more_requests_until_it_is_loaded_again() {
-    let one = "max_batch_size = 1\n[instances]\ncount = 1\n";
-    let repository = Repository::new().with("m", &failing_with_time(), one, "").with("n", &saying(2.0), "", "");
+    let repository =
+        Repository::new().with("m", &failing_with_time(), ONE_AT_A_TIME, "").with("n", &saying(2.0), "", "");
     let mut config = explicit_all(&repository);
     config.model_control.strict_readiness = true;
     let server = start(config).await;
@@ -199,8 +202,7 @@ async fn a_model_that_breaks_while_it_serves_takes_no_more_requests_until_it_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_no_client_can_load_a_broken_model_again_the_server_does() {
-    let one = "max_batch_size = 1\n[instances]\ncount = 1\n";
-    let repository = Repository::new().with("m", &failing_with_time(), one, "");
+    let repository = Repository::new().with("m", &failing_with_time(), ONE_AT_A_TIME, "");
     for mode in [ModelControlMode::None, ModelControlMode::Poll] {
         let mut config = config(&repository);
         config.model_control.mode = mode;

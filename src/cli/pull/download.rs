@@ -25,9 +25,7 @@ const BUFFER_BYTES: usize = 1 << 16;
 /// one is not.
 pub(super) fn fetch(url: &str, path: &Path, digest: &str, max_bytes: u64) -> Result<()> {
     if path.exists() {
-        let mut hash = Sha256::new();
-        sha256::update(&mut hash, &mut File::open(path)?)?;
-        let found = sha256::hex(&hash.finalize());
+        let found = sha256::hex(&sha256::of_file(path)?);
         ensure!(
             found.starts_with(digest),
             "{} is damaged: its SHA-256 is {found}, where its name says {digest}; remove it to download it again",

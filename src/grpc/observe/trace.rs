@@ -6,7 +6,9 @@ use hyper::Request;
 use tonic::Code;
 
 use super::{Observation, Observer, REFLECTION, is_probe};
+use crate::error::Result;
 use crate::grpc::metrics::name_of;
+use crate::grpc::status::code_of;
 use crate::telemetry::{Attribute, RequestSpan, Trace};
 
 impl Observer {
@@ -42,7 +44,8 @@ impl Observation {
 }
 
 /// Says in the span of a stream's message how that was answered. The stream itself goes on, and ends with a status of its own.
-pub(in crate::grpc) fn record_message(message: &Trace, code: Code) {
+pub(in crate::grpc) fn record_message<T>(message: &Trace, answer: &Result<T>) {
+    let code = answer.as_ref().map_or_else(|error| code_of(error.kind()), |_| Code::Ok);
     message.set("rpc.response.status_code", name_of(code));
     if is_error(code) {
         message.fail(name_of(code));

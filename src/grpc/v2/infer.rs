@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use tonic::Code;
-
 use super::super::call::Call;
 use super::super::observe::record_message;
 use super::super::proto::inference as pb;
 use super::super::proto::inference::infer_parameter::ParameterChoice;
-use super::super::status::{code_of, message_of};
+use super::super::status::message_of;
 use super::request::{Scheduling, numbers_bytes, read};
 use super::{response, version};
 use crate::error::Result;
@@ -49,7 +47,7 @@ pub(super) async fn infer_in_stream(
 ) -> pb::ModelStreamInferResponse {
     let id = request.id.clone();
     let answer = infer(&inference, &call, request).await;
-    record_message(&call.trace, answer.as_ref().map_or_else(|error| code_of(error.kind()), |_| Code::Ok));
+    record_message(&call.trace, &answer);
     let (error_message, mut answer) = match answer {
         Ok(answer) => (String::new(), answer),
         Err(error) => (message_of(&error, &call), pb::ModelInferResponse { id, ..Default::default() }),

@@ -3,7 +3,7 @@
 //! The cache is a convenience. Nothing about it is an error: what cannot be read is measured again, what cannot be written is
 //! said in the log.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -71,10 +71,10 @@ impl Key {
         space: &Space,
         max_batch_latency: Option<Duration>,
     ) -> Result<Self> {
-        let model = hash(path).map_err(|error| Error::not_found(format!("{}: {error}", path.display())))?;
+        let model = sha256::of_file(path).map_err(|error| Error::not_found(format!("{}: {error}", path.display())))?;
         Ok(Self {
             format: FORMAT,
-            model,
+            model: sha256::hex(&model),
             row_shape,
             onnxruntime: onnxruntime.to_owned(),
             provider: provider.clone(),
@@ -168,12 +168,6 @@ fn try_write(folder: &Path, entry: &Entry) -> io::Result<()> {
     file.write_all(b"\n")?;
     file.persist(entry.key.path(folder)).map_err(|error| error.error)?;
     Ok(())
-}
-
-fn hash(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    sha256::update(&mut hash, &mut File::open(path)?)?;
-    Ok(sha256::hex(&hash.finalize()))
 }
 
 #[cfg(test)]

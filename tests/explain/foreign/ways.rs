@@ -87,42 +87,35 @@ async fn where_there_is_no_way_back_to_the_maps_a_square_looks_for_them() {
 
 /// A head as PyTorch exports `x.view(x.size(0), -1)`: the batch dimension is taken out of the shape and put into the new one.
 fn viewed() -> Fixture {
-    let pool = vec![AttributeProto::ints("kernel_shape", [4; 2]), AttributeProto::ints("strides", [4; 2])];
     let nodes = vec![
-        with(node("Conv", &["input", "filters"], "in"), vec![AttributeProto::ints("pads", [1; 4])]),
-        node("Relu", &["in"], "rectified"),
-        with(node("AveragePool", &["rectified"], "pooled"), pool),
         node("Shape", &["pooled"], "shape"),
         with(node("Gather", &["shape", "first"], "batch"), vec![AttributeProto::int("axis", 0)]),
         node("Unsqueeze", &["batch", "axes"], "sizes"),
         with(node("Concat", &["sizes", "rest"], "view"), vec![AttributeProto::int("axis", 0)]),
         node("Reshape", &["pooled", "view"], "flat"),
-        node("MatMul", &["flat", "head"], "logits"),
     ];
     let first = TensorProto::new("first", &Tensor::from_vec(vec![], vec![0i64]).unwrap()).unwrap();
-    let side = SIDE as i64;
-    let constants = vec![
-        weights("filters", &[4, 3, 3, 3]),
-        weights("head", &[16, 2]),
-        first,
-        integers("axes", &[0]),
-        integers("rest", &[-1]),
-    ];
-    Fixture::new(&model(nodes, constants, &[-1, 3, side, side], &[-1, 2]), CONFIG)
+    flat_by(nodes, vec![first, integers("axes", &[0]), integers("rest", &[-1])])
 }
 
 /// The same head with the shape written down.
 fn flattened() -> Fixture {
+    flat_by(vec![node("Flatten", &["pooled"], "flat")], Vec::new())
+}
+
+/// A convolution, pooling, a linear layer, and between these the nodes that make `flat` of `pooled`.
+fn flat_by(between: Vec<NodeProto>, constants: Vec<TensorProto>) -> Fixture {
     let pool = vec![AttributeProto::ints("kernel_shape", [4; 2]), AttributeProto::ints("strides", [4; 2])];
-    let nodes = vec![
+    let mut nodes = vec![
         with(node("Conv", &["input", "filters"], "in"), vec![AttributeProto::ints("pads", [1; 4])]),
         node("Relu", &["in"], "rectified"),
         with(node("AveragePool", &["rectified"], "pooled"), pool),
-        node("Flatten", &["pooled"], "flat"),
-        node("MatMul", &["flat", "head"], "logits"),
     ];
+    nodes.extend(between);
+    nodes.push(node("MatMul", &["flat", "head"], "logits"));
     let side = SIDE as i64;
-    let constants = vec![weights("filters", &[4, 3, 3, 3]), weights("head", &[16, 2])];
+    let own = [weights("filters", &[4, 3, 3, 3]), weights("head", &[16, 2])];
+    let constants = own.into_iter().chain(constants).collect();
     Fixture::new(&model(nodes, constants, &[-1, 3, side, side], &[-1, 2]), CONFIG)
 }
 

@@ -24,6 +24,8 @@ const state = {
   /** When the list of models was asked for that is known. */
   asked: 0,
   pictures: [],
+  /** The pictures that the server can read. */
+  readable: () => state.pictures.filter((it) => !it.isRefused),
   view: "classify",
   choice: () => ({ model: byId("model").value, version: byId("version").value }),
   /** What would answer now, as far as the server has said: the version that the choice means, when it was loaded, and all that are

@@ -24,7 +24,7 @@ export function startExciting(shared) {
 const MOST = 64;
 
 /** The pictures that the server can read, as far as they are looked at. */
-const pictures = () => state.pictures.filter((it) => !it.isRefused).slice(0, MOST);
+const pictures = () => state.readable().slice(0, MOST);
 
 /** What was found is of other pictures or of another layer now. */
 function arrange() {
@@ -46,7 +46,7 @@ function missing() {
 
 /** What is looked at. */
 function among(count) {
-  const all = state.pictures.filter((it) => !it.isRefused).length;
+  const all = state.readable().length;
   if (count < all) return `the first ${count} of the ${all} pictures on this page, which is as many as are looked at at once`;
   return count === 1 ? "the picture on this page" : `the ${count} pictures on this page`;
 }

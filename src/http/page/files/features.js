@@ -19,7 +19,7 @@ export function startFeatures(shared) {
 }
 
 function setPictures() {
-  const readable = state.pictures.filter((it) => !it.isRefused);
+  const readable = state.readable();
   setOptions(byId("feature-picture"), readable.map((item) => [item.id, item.file.name]));
   byId("feature-picture").disabled = !readable.length;
   show();
