@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -13,18 +13,31 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When there is none, or its status is not 200.
 pub(super) fn get(address: SocketAddr, path: &str) -> Result<String> {
+    let (status, body) = ask(address, path, "")?;
+    if status != 200 {
+        bail!("{address}{path} answers {status}");
+    }
+    Ok(body)
+}
+
+/// The status of the answer to `GET path` with these headers, each with its line break.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn status_of(address: SocketAddr, path: &str, headers: &str) -> Result<u16> {
+    ask(address, path, headers).map(|(status, _)| status)
+}
+
+fn ask(address: SocketAddr, path: &str, headers: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     // HTTP/1.0: the answer comes in one piece and ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("{address} answers with no head") };
-    let status = head.lines().next().unwrap_or_default();
-    if status.split(' ').nth(1) != Some("200") {
-        bail!("{address}{path} answers {status}");
-    }
-    Ok(body.to_owned())
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok((status.with_context(|| format!("{address} answers {head}"))?, body.to_owned()))
 }
 
 /// `text` as it may stand in a query.

@@ -20,6 +20,8 @@ pub(super) struct Offer<'a> {
     pub(super) convoy: &'a Path,
     pub(super) http: SocketAddr,
     pub(super) grpc: SocketAddr,
+    /// The API key.
+    pub(super) key: &'a str,
     pub(super) picture: &'a Path,
     /// Requests a second over each protocol.
     pub(super) rate: f64,
@@ -67,6 +69,7 @@ impl Load {
             bench.args(["--rate", &offer.rate.to_string()]);
             bench.args(["--duration-s", LONGEST_S]);
             bench.arg("--image").arg(offer.picture).arg("--failures").arg(&failures);
+            bench.env("CONVOY_KEY", offer.key);
             // Failures are read from the file.
             bench.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
             let child = bench.spawn().context("`convoy bench` could not be started")?;

@@ -4,6 +4,7 @@
 mod bases;
 mod daemon;
 mod http;
+mod keys;
 mod load;
 mod project;
 mod scenarios;
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use self::bases::Bases;
 use self::daemon::Daemon;
+use self::keys::Keys;
 use self::load::{Failure, Load, Offer, Seen};
 use self::project::Project;
 use self::scenarios::{REPLICAS, SCENARIOS, Scenario};
@@ -68,12 +70,14 @@ pub(crate) fn docker_test(arguments: &[String]) -> Result<()> {
     let convoy = take_binary(&daemon, &image, &folder)?;
     let picture = pins::cats().ensure()?.join("siamese-cat.jpg");
 
+    let keys = Keys::make(&convoy, &folder)?;
     let project = progress::step("starting what the compose file says", || {
-        let project = Project::up(&daemon, &bases, &image, REPLICAS)?;
+        let project = Project::up(&daemon, &bases, &image, REPLICAS, &keys.folder)?;
         project.wait_for_replicas(REPLICAS)?;
         Ok(project)
     })?;
     check_hardening(&project)?;
+    check_keys(&project, &keys.key)?;
     check_prometheus(&project)?;
 
     let mut broken = Vec::new();
@@ -82,8 +86,14 @@ pub(crate) fn docker_test(arguments: &[String]) -> Result<()> {
         "scenario", "over", "requests", "failures", "p50 ms", "p99 ms", "max ms"
     );
     for scenario in SCENARIOS {
-        let offer =
-            Offer { convoy: &convoy, http: project.http, grpc: project.grpc, picture: &picture, rate: options.rate };
+        let offer = Offer {
+            convoy: &convoy,
+            http: project.http,
+            grpc: project.grpc,
+            key: &keys.key,
+            picture: &picture,
+            rate: options.rate,
+        };
         let (lost, all) = go_through(&scenario, &project, &image, offer, &folder)?;
         for seen in &all {
             let Seen { protocol, requests, p50_ms, p99_ms, max_ms, failures } = seen;
@@ -158,6 +168,14 @@ fn check_hardening(project: &Project<'_>) -> Result<()> {
         ensure!(found == "65532:65532 true [ALL]", "a replica runs as {found}");
         project::wait_for("a replica to be healthy", || Ok(inspect("{{.State.Health.Status}}")? == "healthy"))?;
     }
+    Ok(())
+}
+
+/// Whoever has no key is refused, and whoever has one is not.
+fn check_keys(project: &Project<'_>, key: &str) -> Result<()> {
+    let models = |headers: &str| http::status_of(project.http, "/v1/models", headers);
+    let (without, with) = (models("")?, models(&format!("Authorization: Bearer {key}\r\n"))?);
+    ensure!((without, with) == (401, 200), "{without} without a key, and {with} with one");
     Ok(())
 }
 

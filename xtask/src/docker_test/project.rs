@@ -1,6 +1,7 @@
 //! The compose file's services as a project of their own, with free ports, and what can be done to their containers.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::bases::Bases;
 use super::daemon::{Daemon, output};
 use super::http;
+use super::keys::Keys;
 use crate::process;
 use crate::progress;
 
@@ -32,16 +34,18 @@ pub(super) struct Project<'a> {
 }
 
 impl<'a> Project<'a> {
-    /// Starts `replicas` of `image` and what stands beside them; they need not be ready yet.
+    /// Starts `replicas` of `image`, which find their API keys in `files`, and what stands beside them; they need not be ready yet.
     ///
     /// # Errors
     /// When Compose fails.
-    pub(super) fn up(daemon: &'a Daemon, bases: &Bases, image: &str, replicas: usize) -> Result<Self> {
+    pub(super) fn up(daemon: &'a Daemon, bases: &Bases, image: &str, replicas: usize, files: &Path) -> Result<Self> {
         let [http, grpc, haproxy, prometheus] = free_ports()?;
         let port = |address: SocketAddr| address.port().to_string();
         let environment = [
             ("CONVOY_IMAGE", image.to_owned()),
             ("CONVOY_REPLICAS", replicas.to_string()),
+            ("CONVOY_FILES", files.display().to_string()),
+            ("CONVOY_AUTH_KEYS_FILE", Keys::FILE.to_owned()),
             ("CONVOY_HTTP_PORT", port(http)),
             ("CONVOY_GRPC_PORT", port(grpc)),
             ("HAPROXY_IMAGE", bases.haproxy.clone()),
