@@ -20,7 +20,7 @@ use crate::net::{Places, Protocol, Tls};
 use crate::repository::{Repository, SingleModel};
 use crate::response_cache::ResponseCache;
 use crate::store::Store;
-use crate::telemetry::{BuildInfo, Metrics, Tracing, register_process_metrics};
+use crate::telemetry::{BuildInfo, Metrics, Tracing, TrustedProxies, register_process_metrics};
 
 /// A running server. Dropped without [`Server::shutdown`], its listeners go on until the runtime ends.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Server {
         let metrics = Metrics::new();
         register_process_metrics(metrics.registry())
             .map_err(|error| Error::internal("the metrics of the process cannot be made").with_source(error))?;
-        let tracing = Tracing::start(&config.tracing, metrics.registry())?;
+        let tracing = Tracing::start(&config.tracing, TrustedProxies(config.trusted_proxies), metrics.registry())?;
         let build = BuildInfo::new(runtime.build());
         build.register(metrics.registry());
         let onnxruntime_library = runtime.library().display().to_string();
