@@ -107,6 +107,9 @@ impl Repository {
     pub async fn start(self: &Arc<Self>) -> Result<()> {
         self.stock_at_start().await?;
         let present = self.blocking(|repository| layout::models(&repository.root)).await?;
+        if present.is_empty() {
+            self.say_empty();
+        }
         let names = present.iter().map(|(name, _)| name.as_str());
         let wanted: Vec<_> = names.filter(|name| self.control.loads_at_start(name)).collect();
         for name in self.control.named().filter(|name| !present.iter().any(|(other, _)| other == name)) {
