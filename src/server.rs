@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::explain::{ExplainMetrics, Explainer};
 use crate::grpc::Grpc;
 use crate::http::{self, ConnectionOptions, ServerFacts};
-use crate::inference::Inference;
+use crate::inference::{Inference, Phase};
 use crate::net::{Places, Protocol, Tls};
 use crate::repository::{Repository, SingleModel};
 use crate::response_cache::ResponseCache;
@@ -139,16 +139,20 @@ impl Server {
         })
     }
 
-    /// Loads the models that the configuration wants at the start; then the server is ready.
+    /// Loads the models that the configuration wants at the start; then the server is ready, unless readiness is strict and one is missing.
     ///
     /// # Errors
     /// `NotFound` when the repository cannot be read. A model that cannot be loaded is no error: it is unavailable.
     pub async fn load(&self) -> Result<()> {
         let started = Instant::now();
         self.repository.start().await?;
-        self.inference.set_ready(true);
+        self.inference.enter(Phase::Serving);
         let models = self.inference.ready_models().len();
-        tracing::info!(models, load_ms = started.elapsed().as_millis() as u64, "ready");
+        let load_ms = started.elapsed().as_millis() as u64;
+        match self.inference.unready() {
+            None => tracing::info!(models, load_ms, "ready"),
+            Some(reason) => tracing::warn!(models, load_ms, %reason, "not ready"),
+        }
         Ok(())
     }
 
@@ -171,7 +175,7 @@ impl Server {
     /// answered, as far as the timeout allows.
     pub async fn shutdown(mut self) {
         let deadline = tokio::time::Instant::now() + self.shutdown.timeout();
-        self.inference.set_ready(false);
+        self.inference.enter(Phase::Draining);
         self.repository.drain();
         tracing::info!(grace_ms = self.shutdown.grace_ms, "draining");
         tokio::time::sleep(self.shutdown.grace()).await;
