@@ -66,7 +66,9 @@ pub(super) fn run(args: &HealthArgs) -> Result<()> {
         Ok(answer) => bail!("{server}{path} answers {}: that is no convoy's metrics port", answer.status()),
         Err(Error::Timeout(_)) => bail!("the server at {server} has not answered within {} ms", args.timeout_ms),
         Err(Error::Protocol(_)) => {
-            bail!("whoever listens at {server} does not speak HTTP/1.1: that is no metrics port, but convoy's port for gRPC, say")
+            bail!(
+                "whoever listens at {server} does not speak HTTP/1.1: that is no metrics port, but convoy's port for gRPC, say"
+            )
         }
         Err(error) => Err(error).with_context(|| format!("there is no server at {server}")),
     }

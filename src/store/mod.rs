@@ -64,7 +64,7 @@ impl Store {
     /// `InvalidArgument` for a store that cannot be, `Unavailable` where there is no room for its cache.
     pub fn open(repository: &Path, config: &StoreConfig, registry: &Registry) -> Result<Option<Self>> {
         let Some(location) = Location::parse(repository)? else { return Ok(None) };
-        let options = Options { max_bytes: config.max_bytes, path: config.path.clone() };
+        let options = Options { max_bytes: config.max_bytes, path: config.folder() };
         let source = match &location {
             Location::S3 { bucket, prefix } => Source::Bucket(Bucket::new(bucket, prefix, config)?),
             Location::Archive(_) => Source::Archive(options),

@@ -58,7 +58,7 @@ impl Bucket {
             .with_read_timeout(READ_TIMEOUT)
             .with_connect_timeout(CONNECT_TIMEOUT);
         let backoff = BackoffConfig { init_backoff: Duration::from_millis(200), ..BackoffConfig::default() };
-        let mut builder = AmazonS3Builder::from_env()
+        let mut builder = from_environment()
             .with_bucket_name(bucket)
             .with_client_options(client)
             .with_retry(RetryConfig { backoff, max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT })
@@ -207,6 +207,18 @@ impl Drop for Bucket {
             runtime.shutdown_background();
         }
     }
+}
+
+/// What the environment says in the variables that Amazon's own clients read. As everywhere, one that is empty says nothing.
+fn from_environment() -> AmazonS3Builder {
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let set = variables.filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty());
+    set.fold(AmazonS3Builder::new(), |builder, (name, value)| match name.to_ascii_lowercase().parse() {
+        Ok(key) => builder.with_config(key, value),
+        // One of the many that are not about storage.
+        Err(_) => builder,
+    })
 }
 
 /// The MD5 that an `ETag` is where the object was uploaded in one piece.
