@@ -100,6 +100,28 @@ async fn nobody_is_believed_who_asks_unless_proxies_are_said_to_stand_in_front()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_callers_tracestate_is_on_every_span_of_its_request_and_on_no_others() {
+    let (collector, address) = Collector::over_grpc().await;
+    let repository = repository();
+    let server = traced(&repository, address, |_| {}).await;
+    let parent = traceparent(true);
+    let state = "vendor=opaque,other=1";
+    for headers in [&[("traceparent", &*parent), ("tracestate", state)][..], &[("traceparent", &*parent)], &[]] {
+        assert_eq!(send(&server, "POST", CLASSIFY, headers, png([255, 0, 0])).await.status, 200);
+    }
+    server.shutdown().await;
+    let spans = collector.spans();
+    let requests: Vec<_> = spans.iter().filter(|span| span.name == SPAN).collect();
+    let with_state: Vec<_> = requests.iter().filter(|span| span.trace_state == state).collect();
+    assert_eq!((requests.len(), with_state.len()), (3, 1), "{spans:#?}");
+    for span in &spans {
+        let is_of_it = span.span_id == with_state[0].span_id || span.parent_span_id == with_state[0].span_id;
+        assert_eq!(span.trace_state, if is_of_it { state } else { "" }, "{}", span.name);
+    }
+    assert_eq!(spans.iter().filter(|span| span.trace_state == state).count(), 4, "the request, decode, queue, compute");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_links_every_request_that_it_ran() {
     let (collector, address) = Collector::over_grpc().await;
     let repository = repository();
