@@ -68,6 +68,9 @@ pub struct ModelConfig {
     /// What the others were translated from, where that was Triton's configuration.
     #[serde(skip)]
     pub triton: Option<Arc<triton::ModelConfig>>,
+    /// Whether a load call brought it along, so that it stands in no file.
+    #[serde(skip)]
+    pub is_brought: bool,
 }
 
 impl ModelConfig {
@@ -116,17 +119,22 @@ impl ModelConfig {
             key => triton::has_field(key),
         });
         if is_tritons {
-            return Ok(translate(triton::parse_json(text)?, name, machine)?.noted(name));
+            let config = translate(triton::parse_json(text)?, name, machine)?.noted(name);
+            return Ok(Self { is_brought: true, ..config });
         }
         let config: Self = serde_json::from_value(serde_json::Value::Object(keys))
             .map_err(|error| format!("it is not a model's configuration as JSON: {error}"))?;
         config.check()?;
-        Ok(config)
+        Ok(Self { is_brought: true, ..config })
     }
 
-    /// The name of the file whose keys or fields an error is about.
-    pub(super) fn file(&self) -> &'static str {
-        if self.triton.is_some() { TRITON_CONFIG_FILE } else { CONFIG_FILE }
+    /// Where the keys or fields stand that an error is about: the file in `folder`, or the parameter of the load call.
+    pub(super) fn place(&self, folder: &Path) -> String {
+        match (self.is_brought, &self.triton) {
+            (true, _) => "config".to_owned(),
+            (false, Some(_)) => folder.join(TRITON_CONFIG_FILE).display().to_string(),
+            (false, None) => folder.join(CONFIG_FILE).display().to_string(),
+        }
     }
 
     /// The graph in the version's folder `version`.
