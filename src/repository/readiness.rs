@@ -57,7 +57,6 @@ impl Readiness {
             missing => Some(Lack::These(missing.to_vec())),
         }
     }
-
 }
 
 /// What the server lacks to get traffic.

@@ -85,7 +85,8 @@ async fn the_exit_code_follows_the_server_from_its_start_to_its_end() {
     assert_eq!(health_at(address, &[]).await, None);
 
     let ending = tokio::spawn(server.shutdown());
-    let ends = |error: Option<String>| error.is_some_and(|error| error.contains("is not ready: the server is shutting down"));
+    let ends =
+        |error: Option<String>| error.is_some_and(|error| error.contains("is not ready: the server is shutting down"));
     within_a_minute(async { while !ends(health_at(address, &[]).await) {} }).await;
     assert_eq!(health_at(address, &["--live"]).await, None);
     ending.abort();
