@@ -1,10 +1,11 @@
 //! `convoy health` against servers in every state.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use convoy::server::Server;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -68,6 +69,37 @@ async fn models_that_are_missing_are_named() {
     assert!(answer.status == 503 && !answer.json()["error"].as_str().unwrap().contains("lost"), "{answer:?}");
     let error = health_at(server.metrics_address(), &[]).await.unwrap();
     assert!(error.contains(said), "{error}");
+}
+
+#[test]
+fn the_log_says_once_whether_the_server_is_ready_and_when_it_becomes_so() {
+    let repository = Repository::new().with("means", &channel_means(8, None), "", "").with_broken("lost");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
+    command.args(["serve", "--log-format", "json", "--model-control-strict-readiness", "true"]);
+    command.args(["--model-control-mode", "poll", "--model-control-poll-interval-ms", "40", "--model-repository"]);
+    command.arg(repository.path());
+    for listener in ["http", "grpc", "metrics"] {
+        command.args([format!("--{listener}-address"), "127.0.0.1:0".into()]);
+    }
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let events = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut events = events.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    // What is said of readiness until it has been said twice: at the start, and when the model is mended.
+    let mut of_readiness = || {
+        let events = events.by_ref();
+        let is_of_readiness = |event: &Value| event["message"].as_str().is_some_and(|said| said.contains("ready"));
+        events.find(is_of_readiness).unwrap()
+    };
+    let first = of_readiness();
+    assert_eq!((&first["message"], &first["level"]), (&json!("not ready"), &json!("WARN")));
+    assert_eq!(first["reason"], "these models do not serve: lost");
+    let mended = Repository::new().with("lost", &channel_means(8, None), "", "");
+    std::fs::copy(mended.path().join("lost/1/model.onnx"), repository.path().join("lost/1/model.onnx")).unwrap();
+    let second = of_readiness();
+    assert_eq!(second["message"], "ready: every model that is to be served does");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(events.find(|event| event["message"].as_str().is_some_and(|said| said.contains("ready"))), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
