@@ -7,6 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Result};
+use crate::serde_words::in_words;
 
 /// Work on more bytes than this leaves the runtime's workers. Below it, the hop costs more than the work.
 const INLINE_BYTES: usize = 64 << 10;
@@ -19,7 +20,7 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], max_depth: usize, wh
     let text = str::from_utf8(body).map_err(|error| Error::invalid("the JSON is not UTF-8").with_source(error))?;
     check_depth(body, max_depth)?;
     let Object(value) = serde_json::from_str(text)
-        .map_err(|error| Error::invalid(format!("the JSON is not {what}: {}", in_words(&error.to_string()))))?;
+        .map_err(|error| Error::invalid(format!("the JSON is not {what}: {}", in_words(&error))))?;
     Ok(value)
 }
 
@@ -44,32 +45,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
         }
         deserializer.deserialize_map(OfObject(PhantomData)).map(Self)
     }
-}
-
-/// What serde says of JSON, in the words of JSON rather than of Rust.
-pub(super) fn in_words(said: &str) -> String {
-    let (what, place) = said.rsplit_once(" at line ").unwrap_or((said, ""));
-    let (found, expected) = what.rsplit_once(", expected ").unwrap_or((what, ""));
-    let found = found
-        .replace("invalid type: sequence", "invalid type: list")
-        .replace("invalid type: map", "invalid type: object");
-    let expected = match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative",
-        "i8" | "i16" | "i32" | "i64" => "a whole number",
-        "f32" | "f64" => "a number",
-        "a map" => "an object",
-        "a sequence" => "a list",
-        "a boolean" => "true or false",
-        other => other,
-    };
-    let mut words = found;
-    for (before, more) in [(", expected ", expected), (" at line ", place)] {
-        if !more.is_empty() {
-            words.push_str(before);
-            words.push_str(more);
-        }
-    }
-    words
 }
 
 /// Runs `work`, which goes over `bytes` bytes: here when they are few, else on the blocking pool.

@@ -21,13 +21,14 @@ use super::classify::{Options, PredictionJson};
 use super::error::HttpResult;
 use super::explain::{self, ExplanationJson, OfModel, json_response};
 use super::extract::{Payload, Verb, VerbTarget, query};
-use super::json::{self, Object, in_words, off_worker};
+use super::json::{self, Object, off_worker};
 use super::openapi::{Operation, Tag, base64};
 use super::tensor_json::{NestedJson, read_base64, read_tensor, shape_of};
 use super::{App, AppState};
 use crate::error::{Error, Result};
 use crate::inference::{ClassifyRequest, InferRequest};
 use crate::repository::Model;
+use crate::serde_words::in_words;
 use crate::tensor::{DataType, Tensor};
 
 /// What the document says of [`named_model`], for each verb.
@@ -234,7 +235,7 @@ fn read(body: &[u8], data_type: DataType, limits: ReadLimits) -> Result<(Instanc
 fn read_pictures(instances: &str, max_pictures: usize) -> Result<Vec<Bytes>> {
     let list = AtMost::<Object<PictureJson>>::new(max_pictures + 1);
     let pictures = list.deserialize(&mut serde_json::Deserializer::from_str(instances)).map_err(|error| {
-        Error::invalid(format!("the instances are not all pictures as the first is: {}", in_words(&error.to_string())))
+        Error::invalid(format!("the instances are not all pictures as the first is: {}", in_words(&error)))
     })?;
     if pictures.len() > max_pictures {
         return Err(Error::too_large(format!("there are more than {max_pictures} pictures in the request")));

@@ -80,7 +80,7 @@ async fn what_should_be_an_object_is_not_read_from_a_list_of_its_values() {
     for (path, body) in [
         ("/v1/models/means/classify", format!(r#"[["{picture}"]]"#)),
         ("/v1/models/means:predict", format!(r#"[[{{"b64":"{picture}"}}],null]"#)),
-        ("/v2/models/means/infer", format!(r#"[null,null,[{input}],null]"#)),
+        ("/v2/models/means/infer", format!("[null,null,[{input}],null]")),
         ("/v2/models/means/infer", format!(r#"{{"inputs":[{input}]}}"#)),
         ("/v2/repository/index", "[true]".to_owned()),
     ] {
