@@ -1,14 +1,21 @@
 #!/bin/sh
 # Replaces every replica that Compose runs by one of the image that CONVOY_IMAGE names, and loses no request:
 #
-#     CONVOY_IMAGE=registry/convoy:2 docker/rolling-update.sh
+#     docker/rolling-update.sh [OPTION OF COMPOSE]…
 #
 # New replicas are started beside the old ones, as many at once as HAProxy has places for. When all of them are healthy and HAProxy
 # itself says that it sends requests to each, as many old ones are stopped, each after it has answered what it had taken; then come
 # the next. When new ones cannot be started, do not get ready, or Ctrl-C is pressed, they are removed, and the old ones serve on.
+# docs/upgrading.md says more.
 #
-#     PATIENCE_S               how long new replicas may take to get ready, in seconds (120)
+# The options are those with which the replicas were started, as `--file docker/compose.yaml --file docker/gpu.yaml`; without any it is the
+# compose file beside this script. Variables, which belong in the file `.env`:
+#
+#     CONVOY_IMAGE             the new image
+#     REPLICAS                 how many there are to be (as many as there are)
 #     BATCH                    how many are replaced at once, at most: the machine needs memory for these, too
+#     PATIENCE_S               how long new replicas may take to get ready, in seconds (120)
+#     ACCEPT_CHANGES=1         new replicas may differ in more than their image
 #     HAPROXY_URL              HAProxy's page, where `docker compose port load-balancer 8404` does not tell
 #     COMPOSE, DOCKER          the programs, where they have other names
 #     COMPOSE_PROJECT_NAME     the project, where it has another name
@@ -16,7 +23,10 @@ set -eu
 
 patience_s=${PATIENCE_S:-120}
 docker=${DOCKER:-docker}
-compose="${COMPOSE:-docker compose} --file $(dirname "$0")/compose.yaml"
+compose=${COMPOSE:-docker compose}
+[ $# -gt 0 ] || set -- --file "$(dirname "$0")/compose.yaml"
+# Ctrl-C reaches every program that this terminal runs: one in a session of its own it does not.
+apart=$(command -v setsid || true)
 
 # What is not to outlive a failure: the replicas that are not among these, while `phase` is `start`.
 known=""
@@ -29,6 +39,12 @@ say() {
 refuse() {
     say "$*"
     exit 1
+}
+
+whole_number() {
+    case $2 in
+    "" | *[!0-9]* | 0*) refuse "$1 is $2: it must be a whole number, and not 0" ;;
+    esac
 }
 
 # The service's containers, whatever their state.
@@ -49,6 +65,33 @@ fresh() {
 
 count() {
     echo $#
+}
+
+# What a container was given, a line each: variables that its image does not have, folders, limits and devices.
+settings() {
+    image=$($docker inspect --format '{{.Image}}' "$1")
+    {
+        $docker inspect --format '{{range .Config.Env}}{{println "image" .}}{{end}}' "$image"
+        $docker inspect --format '{{range .Config.Env}}{{println "own" .}}{{end}}' "$1"
+    } | awk '{ line = substr($0, index($0, " ") + 1) } $1 == "image" { of_image[line] } $1 == "own" && !(line in of_image) { print line }'
+    $docker inspect --format '{{range .Mounts}}{{.Destination}}={{.Type}} {{.Source}} {{.RW}}{{println}}{{end}}' "$1"
+    $docker inspect --format 'cpus={{.HostConfig.NanoCpus}}{{println}}memory={{.HostConfig.Memory}}' "$1"
+    $docker inspect --format 'devices={{json .HostConfig.DeviceRequests}}' "$1"
+}
+
+# In what the second container's settings are not the first one's. Their values may be secrets, and are not said.
+differences() {
+    {
+        settings "$1" | sed 's/^/old /'
+        settings "$2" | sed 's/^/new /'
+    } | awk '
+        NF > 1 { line = substr($0, 5); name = line; sub(/=.*/, "", name); names[name]; given[$1, name] = line }
+        END {
+            for (name in names)
+                if (!(("new", name) in given)) print "  they would lack " name
+                else if (!(("old", name) in given)) print "  they would have " name
+                else if (given["old", name] != given["new", name]) print "  they would have another " name
+        }' | sort
 }
 
 # HAProxy's servers, one a line: backend, address, state.
@@ -99,6 +142,12 @@ has_place() {
     [ "${free:-0}" -gt 0 ]
 }
 
+# What of the batch is under way may be ended at once, where `phase` is not `stop`.
+heed_signals() {
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+}
+
 clean_up() {
     status=$?
     trap - EXIT
@@ -112,19 +161,29 @@ clean_up() {
             $docker stop "$@" >/dev/null || true
             $docker rm --force "$@" >/dev/null || true
         fi
-        say "$replaced of $total replicas are new; the old ones serve on"
-    elif [ "$phase" = stop ]; then
-        say "interrupted while old replicas were stopped: both kinds serve, and another run replaces them all"
+    fi
+    if [ "$phase" = stop ]; then
+        say "the new ones and what is left of the old ones serve; when that is mended, REPLICAS=$total $0 makes $total new ones of all"
+    elif [ "$started" -lt "$total" ]; then
+        say "$started of $total replicas are new; the old ones serve on"
     fi
     exit "$status"
 }
 
-[ "${BATCH:-1}" -ge 1 ] || refuse "BATCH is $BATCH: at least one replica must be replaced at once"
-command -v curl >/dev/null || refuse "curl is not there: it asks HAProxy whom it sends requests to"
+whole_number PATIENCE_S "$patience_s"
+whole_number BATCH "${BATCH:-1}"
+whole_number REPLICAS "${REPLICAS:-1}"
+for program in curl flock; do
+    command -v $program >/dev/null || refuse "$program is not there, and is needed"
+done
+# Two at once would each take the other's new replicas for its own.
+exec 9<"$0"
+flock --nonblock 9 || refuse "another rolling update is under way"
 # shellcheck disable=SC2086
-set -- $($compose ps --quiet convoy)
-[ $# -gt 0 ] || refuse "no replica runs: there is nothing to replace"
-project=$($docker inspect --format '{{index .Config.Labels "com.docker.compose.project"}}' "$1")
+running=$($compose "$@" ps --quiet convoy)
+[ -n "$running" ] || refuse "no replica runs: there is nothing to replace"
+project=$($docker inspect --format '{{index .Config.Labels "com.docker.compose.project"}}' "${running%%
+*}")
 old=$(containers)
 for container in $old; do
     # Compose counts it, and would start it instead of a new one.
@@ -132,29 +191,40 @@ for container in $old; do
         refuse "the replica $container does not run: start it or remove it (docker rm) first"
 done
 # shellcheck disable=SC2086
-total=$(count $old)
-replaced=0
-haproxy=${HAPROXY_URL:-http://$($compose port load-balancer 8404)} ||
+total=${REPLICAS:-$(count $old)}
+started=0
+haproxy=${HAPROXY_URL:-http://$($compose "$@" port load-balancer 8404)} ||
     refuse "the load balancer does not run: nothing could say when an old replica may go"
 [ -n "$(servers)" ] || refuse "HAProxy cannot be asked at $haproxy: nothing could say when an old replica may go"
 
 trap clean_up EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-while [ "$replaced" -lt "$total" ]; do
+heed_signals
+while [ "$started" -lt "$total" ]; do
     waited_s=0
     wait_until "HAProxy has no free place for another replica: scale down first, or give server-template more" has_place
-    batch=$((total - replaced))
+    batch=$((total - started))
     [ "$batch" -le "$free" ] || batch=$free
     [ "$batch" -le "${BATCH:-$batch}" ] || batch=$BATCH
 
-    echo "starting $batch new replicas beside $total"
+    # shellcheck disable=SC2086
+    there=$(count $(containers))
+    echo "starting $batch new replicas beside $there"
     known=$(containers | tr '\n' ' ')
     phase=start
-    $compose up --detach --no-build --no-deps --no-recreate --scale "convoy=$((total + batch))" convoy
+    # Made first and looked at, since what was given to the old ones on a command line, their API keys for instance, is forgotten.
+    $compose "$@" up --no-start --no-build --no-deps --no-recreate --scale "convoy=$((there + batch))" convoy
     new=$(fresh)
     # shellcheck disable=SC2086
-    [ "$(count $new)" -eq "$batch" ] || refuse "Compose has not started $batch new replicas: $new"
+    [ "$(count $new)" -eq "$batch" ] || refuse "Compose has not made $batch new replicas: $new"
+    if [ -z "${ACCEPT_CHANGES:-}" ]; then
+        changes=$(differences "${known%% *}" "${new%%
+*}")
+        [ -z "$changes" ] || refuse "the new replicas would not be as the old ones are:
+$changes
+put into .env what the old ones were given, or accept this with ACCEPT_CHANGES=1"
+    fi
+    # shellcheck disable=SC2086
+    $docker start $new >/dev/null
     waited_s=0
     for container in $new; do
         wait_until "the new replica $container is not healthy" is_healthy "$container"
@@ -163,17 +233,26 @@ while [ "$replaced" -lt "$total" ]; do
         wait_until "HAProxy does not send requests to the new replica $container" is_used "$container"
     done
 
+    # As many old ones go, which may not be left half done; after the last new ones all go that are left.
+    interrupted=""
+    trap 'interrupted=130' INT
+    trap 'interrupted=143' TERM HUP
     phase=stop
-    # shellcheck disable=SC2086
-    set -- $old
-    while [ "$batch" -gt 0 ]; do
-        echo "stopping $1"
-        $docker stop "$1" >/dev/null
-        $docker rm "$1" >/dev/null
-        shift
-        batch=$((batch - 1))
-        replaced=$((replaced + 1))
+    started=$((started + batch))
+    left=$old
+    old=""
+    for container in $left; do
+        if [ "$batch" -eq 0 ] && [ "$started" -lt "$total" ]; then
+            old="$old $container"
+            continue
+        fi
+        echo "stopping $container"
+        # shellcheck disable=SC2086
+        { $apart $docker stop "$container" && $apart $docker rm "$container"; } >/dev/null ||
+            refuse "the old replica $container could not be stopped and removed"
+        [ "$batch" -eq 0 ] || batch=$((batch - 1))
     done
-    old=$*
     phase=none
+    heed_signals
+    [ -z "$interrupted" ] || [ "$started" -eq "$total" ] || exit "$interrupted"
 done

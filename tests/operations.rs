@@ -69,6 +69,9 @@ fn main() -> ExitCode {
         test("a_rolling_update_replaces_all_and_never_lacks_one", update::replaces_all_and_never_lacks_one),
         test("a_rolling_update_refuses_what_cannot_be_done", update::refuses_what_cannot_be_done),
         test("a_rolling_update_removes_the_new_ones_when_they_fail", update::removes_the_new_ones_when_they_fail),
+        test("a_rolling_update_refuses_replicas_of_other_settings", update::refuses_replicas_of_other_settings),
+        test("a_rolling_update_ends_a_batch_that_is_interrupted", update::ends_a_batch_that_is_interrupted),
+        test("a_rolling_update_passes_options_on_to_compose", update::passes_options_on_to_compose),
         promtool("the_configuration_is_well_formed", &["check", "config", "prometheus.yml"]),
         promtool("the_alerts_fire_when_they_should", &["test", "rules", "alerts_test.yml"]),
     ];
@@ -190,7 +193,7 @@ fn what_can_be_set_is_documented() {
     let rows: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
     let documented: BTreeSet<_> = rows.iter().flat_map(|row| all_behind(row, "`", &['`'])).collect();
     let mut variables = BTreeSet::new();
-    for path in ["compose.yaml", "alertmanager.yaml"] {
+    for path in ["compose.yaml", "alertmanager.yaml", "gpu.yaml"] {
         let text = std::fs::read_to_string(file(path)).unwrap();
         variables.extend(all_behind(&text, "${", &[':', '-', '}']).map(str::to_owned));
         // Those that are handed through have no value.

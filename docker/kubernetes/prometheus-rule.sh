@@ -1,5 +1,6 @@
 #!/bin/sh
-# Prints docker/prometheus/alerts.yml, which Prometheus itself reads, as the PrometheusRule that its operator reads.
+# Prints docker/prometheus/alerts.yml, which Prometheus itself reads, as the PrometheusRule that its operator reads. What is about HAProxy is
+# left out: an Ingress or a Gateway is there instead.
 set -eu
 cat <<'HEAD'
 apiVersion: monitoring.coreos.com/v1
@@ -10,4 +11,9 @@ metadata:
     app.kubernetes.io/name: convoy
 spec:
 HEAD
-sed -e '/^---$/d' -e 's/^\(.\)/  \1/' "$(dirname "$0")/../prometheus/alerts.yml"
+awk '
+    /^---$/ { next }
+    / # What is called ConvoyBalancer/ { next }
+    / - alert: / { is_left_out = / ConvoyBalancer/ }
+    !is_left_out { print $0 == "" ? "" : "  " $0 }
+' "$(dirname "$0")/../prometheus/alerts.yml"

@@ -55,7 +55,7 @@ use self::registry::Registry;
 use self::served::{Models, Served, Serving};
 pub use self::single_model::SingleModel;
 pub use self::state::ModelState;
-use self::state::{Entry, Row};
+use self::state::{Entry, Row, STATES_IN_METRICS, state_in_metrics};
 pub use self::translate::Machine;
 use self::tuning::Tuner;
 use crate::engine::Runtime;
@@ -308,7 +308,7 @@ impl Repository {
         let after = models.get(name).map(Entry::rows).unwrap_or_default();
         for &(version, ..) in before {
             if let Some(gone) = version.filter(|_| !after.iter().any(|(other, ..)| *other == version)) {
-                self.metrics.forget_state(name, gone, ModelState::ALL);
+                self.metrics.forget_state(name, gone, STATES_IN_METRICS);
             }
         }
         self.show_states(models, name);
@@ -319,9 +319,9 @@ impl Repository {
     fn show_states(&self, models: &Models, name: &str) {
         let follows = |entry: &Entry<Serving>| entry.serving().any(|(_, serving)| serving.served.is_ensemble());
         for (other, entry) in models.iter().filter(|(other, entry)| *other == name || follows(entry)) {
-            for (version, state, _) in served::rows(models, entry) {
+            for (version, state, reason) in served::rows(models, entry) {
                 if let Some(version) = version {
-                    self.metrics.set_state(other, version, state.as_str(), ModelState::ALL);
+                    self.metrics.set_state(other, version, state_in_metrics(state, &reason), STATES_IN_METRICS);
                 }
             }
         }

@@ -21,9 +21,6 @@ pub enum ModelState {
 }
 
 impl ModelState {
-    /// Every state's spelling.
-    pub(super) const ALL: &[&str] = &["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING"];
-
     /// The index's spelling, `"READY"` for instance.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -38,6 +35,16 @@ impl ModelState {
 
 /// The reason of a version that was unloaded on request.
 const UNLOADED: &str = "unloaded";
+
+/// What [`state_in_metrics`] may be.
+pub(super) const STATES_IN_METRICS: &[&str] =
+    &["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING", UNLOADED_IN_METRICS];
+const UNLOADED_IN_METRICS: &str = "UNLOADED";
+
+/// The state as the metrics have it: what was unloaded on request is told apart from what fails, which somebody is to be called for.
+pub(super) fn state_in_metrics(state: ModelState, reason: &str) -> &'static str {
+    if state == ModelState::Unavailable && reason == UNLOADED { UNLOADED_IN_METRICS } else { state.as_str() }
+}
 
 /// One model: its versions, or why none is known. `S` is what serves a version.
 #[derive(Debug)]

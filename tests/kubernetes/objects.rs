@@ -71,7 +71,9 @@ pub(crate) fn the_alerts_become_a_valid_rule() {
     let file = std::fs::read_to_string(root().join("docker/prometheus/alerts.yml")).unwrap();
     let groups = rule["spec"]["groups"].as_array().unwrap();
     let rules = groups.iter().flat_map(|group| group["rules"].as_array().unwrap());
-    let alerts = rules.filter(|rule| rule["alert"].is_string()).count();
-    assert_eq!(alerts, file.lines().filter(|line| line.trim_start().starts_with("- alert:")).count());
-    assert!(alerts > 0);
+    let alerts: Vec<_> = rules.filter_map(|rule| rule["alert"].as_str()).collect();
+    // But what is about HAProxy, which is not there.
+    let wanted = file.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: "));
+    assert_eq!(alerts, wanted.filter(|alert| !alert.starts_with("ConvoyBalancer")).collect::<Vec<_>>());
+    assert!(alerts.len() > 10);
 }

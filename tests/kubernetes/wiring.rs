@@ -229,6 +229,10 @@ pub(crate) fn a_bucket_is_reached_and_no_machines_credentials() {
         ("169.254.169.254", 80, false),
         ("169.254.169.254", 443, false),
         ("10.0.0.1", 443, false),
+        ("2600:1f18::1", 443, true),
+        ("2600:1f18::1", 80, false),
+        ("fd00:ec2::254", 443, false),
+        ("fe80::1", 443, false),
     ] {
         assert_eq!(lets_out(&objects, address.parse().unwrap(), port), is_let_out, "{address}:{port}");
     }

@@ -39,7 +39,9 @@ async fn nothing_is_loaded_until_a_client_says_so() {
     assert_eq!(http::get(&server, "/v2/models/a/ready").await.status, 503);
     assert_eq!(http::get(&server, "/v2/health/ready").await.status, 200);
     let state = |state| format!("convoy_model_state{{model=\"a\",state=\"{state}\",version=\"1\"}}");
-    assert_eq!(metric(&server, &state("UNAVAILABLE")).await, Some(1.0));
+    // Not as what fails, for which there is an alert.
+    assert_eq!(metric(&server, &state("UNLOADED")).await, Some(1.0));
+    assert_eq!(metric(&server, &state("UNAVAILABLE")).await, Some(0.0));
     assert_eq!(metric(&server, &state("READY")).await, Some(0.0));
     assert_eq!(metric(&server, "convoy_instances{model=\"a\",version=\"1\"}").await, Some(0.0));
     assert_eq!(metric(&server, "convoy_model_provider{model=\"a\",provider=\"cpu\",version=\"1\"}").await, None);

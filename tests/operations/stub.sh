@@ -1,6 +1,7 @@
 #!/bin/sh
 # Stands in for `docker`, `docker compose`, `curl` and `sleep`, by whose names it is called, as far as rolling-update.sh uses them.
-# $STATE is a folder: `containers/` has a file for each replica; `slots/` one for each of HAProxy's $PLACES that is taken, with its
+# $STATE is a folder: `containers/` has a file for each replica, with its settings, one a line; `settings` those that new ones get;
+# `options` what Compose was given before its command; `slots/` one for each of HAProxy's $PLACES that is taken, with its
 # replica and state; `log` what was done. HAProxy looks for replicas whenever it is asked: one that it has found is up at the next look,
 # and one that has gone keeps its place for three more.
 set -eu
@@ -58,7 +59,7 @@ page() {
 create() {
     next=$(($(cat next) + 1))
     echo $next >next
-    : >"containers/c$next"
+    cat settings >"containers/c$next"
     echo "create c$next" >>log
 }
 
@@ -75,38 +76,73 @@ up() {
     done
 }
 
-case "${0##*/} ${1:-} ${3:-}" in
+compose() {
+    options=""
+    while [ "${1#--}" != "$1" ]; do
+        options="$options$1 $2 "
+        shift 2
+    done
+    echo "$options" >options
+    case $1 in
+    ps) ls containers ;;
+    port) echo 127.0.0.1:8404 ;;
+    up) up "$@" ;;
+    *) unknown compose "$@" ;;
+    esac
+}
+
+unknown() {
+    echo "the stub does not know $*" >&2
+    exit 2
+}
+
+case "${0##*/} ${1:-}" in
 sleep*)
-    if [ -f interrupt ]; then kill -INT "$PPID"; fi
+    if [ -f interrupt ]; then kill -TERM "$PPID"; fi
     ;;
 curl*)
     [ ! -f haproxy-is-away ] || exit 7
     look
     page
     ;;
-"docker compose "*) ;;
-"docker ps "*) ls containers ;;
-"docker inspect "*)
-    case $3 in
+"docker ps") ls containers ;;
+"docker inspect")
+    case "$3 $4" in
     *project*) echo convoy ;;
     *Running*) if grep -q stopped "containers/$4"; then echo false; else echo true; fi ;;
     *Health*) if [ -f never-healthy ]; then echo starting; else echo healthy; fi ;;
     *IPAddress*) echo "10.0.0.${4#c} " ;;
+    *"{.Image}"*) echo "image-of-$4" ;;
+    *" image-of-"*) echo "image PATH=/bin" ;;
+    *Env*)
+        echo "own PATH=/bin"
+        sed -n '/^[A-Z]/s/^/own /p' "containers/$4"
+        ;;
+    *Mounts*) grep '^/' "containers/$4" || true ;;
+    *Host*) ;;
+    *) unknown "$@" ;;
     esac
     ;;
-"docker stop "*)
+"docker start")
     shift
     for container in "$@"; do
+        echo "start $container" >>log
+    done
+    ;;
+"docker stop")
+    shift
+    for container in "$@"; do
+        if [ -f interrupt-stop ]; then
+            # As Ctrl-C in a terminal, which goes to the programs of one session.
+            [ "$(cut -d ' ' -f 6 /proc/$$/stat)" -eq "$$" ] || exit 1
+            kill -TERM "$PPID"
+        fi
+        [ ! -f "cannot-stop-$container" ] || exit 1
         rm "containers/$container"
         echo "stop $container leaves $(used)" >>log
     done
     ;;
-"docker rm "*) ;;
-"compose --file ps") ls containers ;;
-"compose --file port") echo 127.0.0.1:8404 ;;
-"compose --file up") up "$@" ;;
-*)
-    echo "the stub does not know $0 $*" >&2
-    exit 2
-    ;;
+"docker rm") ;;
+compose*) compose "$@" ;;
+*) unknown "$0" "$@" ;;
 esac

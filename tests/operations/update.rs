@@ -9,6 +9,9 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/rolling-update.sh");
+/// What a replica was given.
+const SETTINGS: &str =
+    "CONVOY_AUTH_KEYS_FILE=/etc/convoy/keys.toml\nCONVOY_LOG_LEVEL=info\n/etc/convoy=bind /srv/convoy false\n";
 const STUB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/operations/stub.sh");
 
 /// Replicas that run, as the stub has them.
@@ -26,13 +29,16 @@ impl Stage {
         for program in ["docker", "compose", "curl", "sleep"] {
             symlink(STUB, state.path().join("bin").join(program)).unwrap();
         }
+        // A copy, since a run locks the script.
+        fs::copy(SCRIPT, state.path().join("update.sh")).unwrap();
         let scene = Self { state, places };
         for replica in 1..=replicas {
-            scene.put(&format!("containers/c{replica}"), "");
+            scene.put(&format!("containers/c{replica}"), SETTINGS);
             scene.put(&format!("slots/c{replica}"), "UP");
         }
         scene.put("next", &replicas.to_string());
         scene.put("log", "");
+        scene.put("settings", SETTINGS);
         scene
     }
 
@@ -45,9 +51,13 @@ impl Stage {
     }
 
     fn run(&self, environment: &[(&str, &str)]) -> Output {
+        self.run_with(&[], environment)
+    }
+
+    fn run_with(&self, options: &[&str], environment: &[(&str, &str)]) -> Output {
         let path = format!("{}:{}", self.path().join("bin").display(), std::env::var("PATH").unwrap());
-        let mut script = Command::new(SCRIPT);
-        script.env("PATH", path).env("STATE", self.path()).env("PLACES", self.places.to_string());
+        let mut script = Command::new(self.path().join("update.sh"));
+        script.args(options).env("PATH", path).env("STATE", self.path()).env("PLACES", self.places.to_string());
         script.env("COMPOSE", "compose").env("PATIENCE_S", "10").envs(environment.iter().copied());
         script.output().unwrap()
     }
@@ -100,10 +110,73 @@ pub(crate) fn refuses_what_cannot_be_done() {
     let halved = Stage::new(3, 64);
     halved.put("containers/c2", "stopped");
     halved.refused(&[], "c2 does not run");
-    let nothing = Stage::new(3, 64);
-    nothing.refused(&[("BATCH", "0")], "BATCH is 0");
-    for stage in [none, full, blind, halved, nothing] {
+    let wrong = Stage::new(3, 64);
+    for (variable, value) in [("BATCH", "0"), ("BATCH", "x"), ("PATIENCE_S", "2m"), ("REPLICAS", "-1")] {
+        wrong.refused(&[(variable, value)], &format!("{variable} is {value}"));
+    }
+    let busy = Stage::new(3, 64);
+    let other = fs::File::open(busy.path().join("update.sh")).unwrap();
+    other.lock().unwrap();
+    busy.refused(&[], "another rolling update");
+    for stage in [none, full, blind, halved, wrong, busy] {
         assert_eq!(stage.log(), "");
+    }
+}
+
+/// What the old ones were given on a command line is not lost in silence.
+pub(crate) fn refuses_replicas_of_other_settings() {
+    let stage = Stage::new(3, 64);
+    stage.put(
+        "settings",
+        "CONVOY_LOG_LEVEL=debug\nCONVOY_TRACING_ENDPOINT=secret\n/etc/convoy=bind /srv/convoy false\n",
+    );
+    let output = stage.refused(&[], "would not be as the old ones are");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<_> = said.lines().filter(|line| line.starts_with("  ")).collect();
+    let expected = [
+        "  they would have CONVOY_TRACING_ENDPOINT",
+        "  they would have another CONVOY_LOG_LEVEL",
+        "  they would lack CONVOY_AUTH_KEYS_FILE",
+    ];
+    assert_eq!(lines, expected, "{said}");
+    assert!(!said.contains("secret"), "{said}");
+    assert_eq!(stage.replicas(), [1, 2, 3]);
+    assert!(!stage.log().contains("start"), "one of them served: {}", stage.log());
+
+    let accepted = stage.run(&[("ACCEPT_CHANGES", "1")]);
+    assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
+    assert_eq!(stage.replicas().len(), 3);
+}
+
+/// Ctrl-C while old ones are stopped leaves no half of a batch, and what is left where one cannot be stopped is mended by another run.
+pub(crate) fn ends_a_batch_that_is_interrupted() {
+    let stage = Stage::new(4, 64);
+    stage.put("interrupt-stop", "");
+    let output = stage.refused(&[("BATCH", "2")], "2 of 4 replicas are new");
+    assert_eq!(output.status.code(), Some(143));
+    assert_eq!(stage.replicas(), [3, 4, 5, 6]);
+
+    let stuck = Stage::new(3, 64);
+    stuck.put("cannot-stop-c2", "");
+    stuck.refused(&[], "REPLICAS=3");
+    assert_eq!(stuck.replicas(), [2, 3, 4, 5, 6]);
+    fs::remove_file(stuck.path().join("cannot-stop-c2")).unwrap();
+    let again = stuck.run(&[("REPLICAS", "3")]);
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(stuck.replicas(), [7, 8, 9]);
+}
+
+/// What the replicas were started with is what Compose is given again.
+pub(crate) fn passes_options_on_to_compose() {
+    for (options, passed) in [
+        (&["--file", "a.yaml", "--file", "gpu.yaml"][..], "--file a.yaml --file gpu.yaml "),
+        (&[], "--file STAGE/compose.yaml "),
+    ] {
+        let stage = Stage::new(1, 64);
+        let output = stage.run_with(options, &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let given = fs::read_to_string(stage.path().join("options")).unwrap();
+        assert_eq!(given.trim_end_matches('\n'), passed.replace("STAGE", stage.path().to_str().unwrap()));
     }
 }
 
@@ -123,6 +196,6 @@ pub(crate) fn removes_the_new_ones_when_they_fail() {
         assert_eq!(stage.replicas(), [1, 2, 3], "{failure}");
         let log = stage.log();
         assert!(log.contains("create c4") && log.contains("stop c4") && !log.contains("stop c1"), "{failure}: {log}");
-        assert_eq!(output.status.code() == Some(130), failure == "interrupt");
+        assert_eq!(output.status.code() == Some(143), failure == "interrupt");
     }
 }

@@ -7,6 +7,8 @@
 //! Every opcode adds at most one value, and there is a limit on both, so a small pickle cannot become a large structure.
 //! Containers live in an arena and are referred to by index: there is no recursion, and no cycle can be leaked.
 
+mod rebuild;
+
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -16,9 +18,6 @@ use crate::error::{Error, Result};
 
 /// How many opcodes a pickle may have. A tensor takes some 30: this is room for 30,000 tensors.
 const MAX_OPCODES: usize = 1 << 20;
-
-/// Most dimensions of a tensor, and most arguments of a function, that make sense here.
-const MAX_ELEMENTS: usize = 8;
 
 /// A value on the machine's stack. Containers are indices into the [`Pickle`] they came from.
 #[derive(Debug, Clone)]
@@ -330,78 +329,6 @@ impl Machine<'_> {
             Value::Sequence(index) => Ok(&self.sequences[*index]),
             _ => Err(malformed(self.position)),
         }
-    }
-
-    /// A sequence that is copied, and so must not be long: any number of opcodes may refer to the same one.
-    fn short_sequence(&self, value: &Value) -> Result<&[Value]> {
-        self.sequence(value).and_then(|elements| match elements.len() {
-            0..=MAX_ELEMENTS => Ok(elements),
-            _ => Err(malformed(self.position)),
-        })
-    }
-
-    fn call(&mut self, function: Global, arguments: &[Value]) -> Result<()> {
-        match (function, arguments) {
-            (Global::OrderedDict, []) => self.push_dict(vec![]),
-            // Python 2 hands over a list of pairs.
-            (Global::OrderedDict, [pairs]) => {
-                self.spend(self.sequence(pairs)?.len())?;
-                let items = self
-                    .sequence(pairs)?
-                    .iter()
-                    .map(|pair| match self.sequence(pair)? {
-                        [key, value] => Ok((key.clone(), value.clone())),
-                        _ => Err(malformed(self.position)),
-                    })
-                    .collect::<Result<Vec<_>>>()?;
-                self.push_dict(items);
-            }
-            // Gradients and hooks follow.
-            (Global::RebuildTensor, [Value::Storage(storage), offset, shape, strides, ..]) => {
-                let record = TensorRecord {
-                    storage: storage.clone(),
-                    offset: self.size(offset)?,
-                    shape: self.sizes(shape)?,
-                    strides: self.sizes(strides)?,
-                };
-                self.stack.push(Value::Tensor(Rc::new(record)));
-            }
-            (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => self.stack.push(tensor.clone()),
-            _ => return Err(malformed(self.position)),
-        }
-        Ok(())
-    }
-
-    /// The persistent id of a storage: `("storage", type, key, device, elements)`, and a view in the old format.
-    fn storage(&self, id: &[Value]) -> Result<StorageRecord> {
-        let [Value::Text(kind), Value::Global(Global::Storage(data_type)), Value::Text(key), _, elements, view @ ..] =
-            id
-        else {
-            return Err(malformed(self.position));
-        };
-        if &**kind != "storage" {
-            return Err(malformed(self.position));
-        }
-        let view = match view {
-            [] | [Value::None] => None,
-            [view] => match self.sequence(view)? {
-                [_, offset, elements] => Some((self.size(offset)?, self.size(elements)?)),
-                _ => return Err(malformed(self.position)),
-            },
-            _ => return Err(malformed(self.position)),
-        };
-        Ok(StorageRecord { data_type: *data_type, key: key.clone(), elements: self.size(elements)?, view })
-    }
-
-    fn size(&self, value: &Value) -> Result<usize> {
-        match value {
-            Value::Int(value) => usize::try_from(*value).map_err(|_| malformed(self.position)),
-            _ => Err(malformed(self.position)),
-        }
-    }
-
-    fn sizes(&self, value: &Value) -> Result<Vec<usize>> {
-        self.short_sequence(value)?.iter().map(|size| self.size(size)).collect()
     }
 }
 

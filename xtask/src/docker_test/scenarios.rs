@@ -25,7 +25,7 @@ pub(super) struct Scenario {
     pub(super) run: fn(&Project<'_>, &str) -> Result<Option<Duration>>,
 }
 
-pub(super) const SCENARIOS: [Scenario; 8] = [
+pub(super) const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "nothing",
         run: |_, _| {
@@ -36,6 +36,7 @@ pub(super) const SCENARIOS: [Scenario; 8] = [
     Scenario { name: "rolling restart", run: restart_each },
     Scenario { name: "rolling update", run: update },
     Scenario { name: "an update that fails", run: fail_to_update },
+    Scenario { name: "an update that would change a setting", run: refuse_to_change },
     Scenario { name: "SIGKILL of one", run: kill_one },
     Scenario { name: "one frozen", run: freeze_one },
     Scenario { name: "one without its model", run: add_broken },
@@ -68,13 +69,7 @@ fn update(project: &Project<'_>, image: &str) -> Result<Option<Duration>> {
 
 /// An update to a version that never gets ready. It must fail, and leave what there was.
 fn fail_to_update(project: &Project<'_>, image: &str) -> Result<Option<Duration>> {
-    let sorted = || {
-        project.replicas().map(|mut replicas| {
-            replicas.sort();
-            replicas
-        })
-    };
-    let before = sorted()?;
+    let before = sorted_replicas(project)?;
     let broken = "convoy-test/broken";
     let container = project.daemon.ask(&["create", image])?;
     let changed =
@@ -84,9 +79,29 @@ fn fail_to_update(project: &Project<'_>, image: &str) -> Result<Option<Duration>
     let update = project.script("docker/rolling-update.sh", &[("CONVOY_IMAGE", broken), ("PATIENCE_S", "10")]);
     let error = update.err().context("an update to a version that cannot start has succeeded")?;
     ensure!(format!("{error:#}").contains("is not healthy"), "the update has failed otherwise: {error:#}");
-    ensure!(sorted()? == before, "the failed update has changed which replicas there are");
+    ensure!(sorted_replicas(project)? == before, "the failed update has changed which replicas there are");
     project.wait_for_replicas(REPLICAS)?;
     Ok(None)
+}
+
+/// An update from an environment that lacks what the replicas were given. It must say so, and leave what there was.
+fn refuse_to_change(project: &Project<'_>, image: &str) -> Result<Option<Duration>> {
+    let before = sorted_replicas(project)?;
+    let update = project
+        .script("docker/rolling-update.sh", &[("CONVOY_IMAGE", image), ("CONVOY_LOG_LEVEL", "warn"), ("BATCH", "1")]);
+    let error = update.err().context("an update that changes a setting has not asked")?;
+    ensure!(
+        format!("{error:#}").contains("they would have another CONVOY_LOG_LEVEL"),
+        "the update has failed otherwise: {error:#}"
+    );
+    ensure!(sorted_replicas(project)? == before, "the refused update has changed which replicas there are");
+    Ok(None)
+}
+
+fn sorted_replicas(project: &Project<'_>) -> Result<Vec<String>> {
+    let mut replicas = project.replicas()?;
+    replicas.sort();
+    Ok(replicas)
 }
 
 fn kill_one(project: &Project<'_>, _: &str) -> Result<Option<Duration>> {
