@@ -35,6 +35,9 @@ pub struct ServerConfig {
     pub default_model: Option<String>,
     /// The ONNX Runtime library; where absent, it is looked for in the usual places.
     pub onnxruntime_library: Option<PathBuf>,
+    /// How many proxies stand between clients and this server, each of which adds to `X-Forwarded-For` who asked it. What else is in that
+    /// header is not believed.
+    pub trusted_proxies: usize,
     /// Which models are loaded, and when.
     pub model_control: ModelControlConfig,
     /// How models come out of a store.
@@ -72,6 +75,7 @@ impl Default for ServerConfig {
             model_name: None,
             default_model: None,
             onnxruntime_library: None,
+            trusted_proxies: 0,
             model_control: ModelControlConfig::default(),
             model_store: StoreConfig::default(),
             tuning: TuningCacheConfig::default(),

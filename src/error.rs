@@ -68,6 +68,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     retry_after: Option<Duration>,
+    is_lasting: bool,
     #[source]
     source: Option<Cause>,
 }
@@ -78,7 +79,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` that tells the client `message`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None, source: None }
+        Self { kind, message: message.into(), retry_after: None, is_lasting: false, source: None }
     }
 
     /// Attaches the internal cause, which is logged and never sent.
@@ -97,6 +98,12 @@ impl Error {
     /// Attaches the time after which a retry makes sense.
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
+        self
+    }
+
+    /// Says that to ask again soon is of no use: somebody has to do something first.
+    pub fn lasting(mut self) -> Self {
+        self.is_lasting = true;
         self
     }
 
@@ -119,6 +126,11 @@ impl Error {
     /// The time after which a retry makes sense, where it is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// Whether to ask again soon is of no use.
+    pub fn is_lasting(&self) -> bool {
+        self.is_lasting
     }
 
     /// The message and every cause behind it, joined by `: `, for the log and for a model's reason.

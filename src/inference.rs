@@ -13,6 +13,7 @@ mod pictures;
 mod request;
 mod run;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub use self::request::{
     RequestContext, RequestedOutput, Timing, deadline,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::repository::{GraphModel, IndexEntry, Model, ModelState, Repository};
+use crate::repository::{GraphModel, IndexEntry, Lack, Model, ModelState, Repository};
 use crate::response_cache::ResponseCache;
 use crate::scheduler::Answer;
 use crate::tensor::DataType;
@@ -48,12 +49,43 @@ struct Inner {
     default_model: Option<String>,
     pictures: Pictures,
     body_bytes: BodyBytes,
-    /// Set once everything has been loaded, unset when the server drains.
-    ready: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
+}
+
+/// Where the server is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// What is loaded at the start is not yet.
+    Loading,
+    /// It should get traffic, unless it lacks models.
+    Serving,
+    /// It ends, and should get no more.
+    Draining,
+}
+
+/// Why the server should get no traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unready {
+    /// It loads what it is to serve.
+    Loading,
+    /// It ends.
+    Draining,
+    /// It serves less than it must, readiness being strict.
+    Lacks(Lack),
+}
+
+impl fmt::Display for Unready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loading => f.write_str("the server is loading its models"),
+            Self::Draining => f.write_str("the server is shutting down"),
+            Self::Lacks(lack) => lack.fmt(f),
+        }
+    }
 }
 
 impl Inference {
-    /// A facade over `repository`. It is not ready until [`Inference::set_ready`] says so.
+    /// A facade over `repository`. It is not ready until [`Inference::enter`] says that it serves.
     pub fn new(repository: Arc<Repository>, limits: Limits, default_model: Option<String>) -> Self {
         let pictures = Pictures::new(&limits);
         let body_bytes = BodyBytes::new(limits.max_inflight_bytes);
@@ -64,7 +96,7 @@ impl Inference {
                 default_model,
                 pictures,
                 body_bytes,
-                ready: watch::Sender::new(false),
+                phase: watch::Sender::new(Phase::Loading),
             }),
         }
     }
@@ -163,12 +195,21 @@ impl Inference {
     /// Whether the server should get traffic: everything loaded (or found unavailable, unless readiness is strict), and not
     /// draining.
     pub fn is_ready(&self) -> bool {
-        *self.inner.ready.borrow() && self.inner.repository.is_sufficient()
+        self.unready().is_none()
     }
 
-    /// Says whether the server should get traffic.
-    pub fn set_ready(&self, ready: bool) {
-        self.inner.ready.send_replace(ready);
+    /// Why the server should get no traffic; `None` where it should.
+    pub fn unready(&self) -> Option<Unready> {
+        match *self.inner.phase.borrow() {
+            Phase::Loading => Some(Unready::Loading),
+            Phase::Serving => self.inner.repository.lack().map(Unready::Lacks),
+            Phase::Draining => Some(Unready::Draining),
+        }
+    }
+
+    /// Says where the server is in its life.
+    pub fn enter(&self, phase: Phase) {
+        self.inner.phase.send_replace(phase);
     }
 
     /// The bound on the bodies that are in memory.

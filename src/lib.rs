@@ -20,6 +20,7 @@ pub mod reload;
 pub mod repository;
 pub mod response_cache;
 pub mod scheduler;
+mod serde_words;
 pub mod server;
 pub mod sha256;
 pub mod store;

@@ -15,12 +15,12 @@ use crate::error::{Error, Result};
 use crate::explain::{ExplainMetrics, Explainer};
 use crate::grpc::Grpc;
 use crate::http::{self, ConnectionOptions, ServerFacts};
-use crate::inference::Inference;
+use crate::inference::{Inference, Phase};
 use crate::net::{Places, Protocol, Tls};
 use crate::repository::{Repository, SingleModel};
 use crate::response_cache::ResponseCache;
 use crate::store::Store;
-use crate::telemetry::{BuildInfo, Metrics, Tracing, register_process_metrics};
+use crate::telemetry::{BuildInfo, Metrics, Tracing, TrustedProxies, register_process_metrics};
 
 /// A running server. Dropped without [`Server::shutdown`], its listeners go on until the runtime ends.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Server {
         let metrics = Metrics::new();
         register_process_metrics(metrics.registry())
             .map_err(|error| Error::internal("the metrics of the process cannot be made").with_source(error))?;
-        let tracing = Tracing::start(&config.tracing, metrics.registry())?;
+        let tracing = Tracing::start(&config.tracing, TrustedProxies(config.trusted_proxies), metrics.registry())?;
         let build = BuildInfo::new(runtime.build());
         build.register(metrics.registry());
         let onnxruntime_library = runtime.library().display().to_string();
@@ -139,16 +139,20 @@ impl Server {
         })
     }
 
-    /// Loads the models that the configuration wants at the start; then the server is ready.
+    /// Loads the models that the configuration wants at the start; then the server is ready, unless readiness is strict and one is missing.
     ///
     /// # Errors
     /// `NotFound` when the repository cannot be read. A model that cannot be loaded is no error: it is unavailable.
     pub async fn load(&self) -> Result<()> {
         let started = Instant::now();
         self.repository.start().await?;
-        self.inference.set_ready(true);
+        self.inference.enter(Phase::Serving);
         let models = self.inference.ready_models().len();
-        tracing::info!(models, load_ms = started.elapsed().as_millis() as u64, "ready");
+        let load_ms = started.elapsed().as_millis() as u64;
+        match self.inference.unready() {
+            None => tracing::info!(models, load_ms, "ready"),
+            Some(reason) => tracing::warn!(models, load_ms, %reason, "not ready"),
+        }
         Ok(())
     }
 
@@ -171,7 +175,7 @@ impl Server {
     /// answered, as far as the timeout allows.
     pub async fn shutdown(mut self) {
         let deadline = tokio::time::Instant::now() + self.shutdown.timeout();
-        self.inference.set_ready(false);
+        self.inference.enter(Phase::Draining);
         self.repository.drain();
         tracing::info!(grace_ms = self.shutdown.grace_ms, "draining");
         tokio::time::sleep(self.shutdown.grace()).await;

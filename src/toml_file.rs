@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::serde_words::in_words;
 
 /// Reads the file at `path`. `what` names it in the error: "the configuration file".
 ///
@@ -17,6 +18,6 @@ pub fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
     toml::from_str(&text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
         let line = text.get(..start).map_or(1, |before| before.matches('\n').count() + 1);
-        Error::invalid(format!("{}: line {line}: {}", path.display(), error.message()))
+        Error::invalid(format!("{}: line {line}: {}", path.display(), in_words(error.message())))
     })
 }

@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
     &["onnx", "triton"],
     &["telemetry", "net", "auth"],
     &["cache_folder", "reload", "sha256", "toml_file"],
-    &["tensor"],
+    &["serde_words", "tensor"],
     &["error"],
 ];
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use ureq::http::{StatusCode, Uri};
-use ureq::{Agent, Error};
+use serde::Deserialize;
+use ureq::http::{Response, StatusCode, Uri};
+use ureq::{Agent, Body, Error};
 
 use crate::config::ServerConfig;
 
@@ -39,6 +40,9 @@ pub(super) struct HealthArgs {
     timeout_ms: u64,
 }
 
+/// More than a sentence has.
+const MAX_REASON_BYTES: u64 = 1 << 16;
+
 /// Asks.
 ///
 /// # Errors
@@ -53,17 +57,31 @@ pub(super) fn run(args: &HealthArgs) -> Result<()> {
     // A proxy that the environment names is for what lies outside.
     let config = Agent::config_builder().http_status_as_error(false).max_redirects(0).proxy(None);
     let agent = Agent::new_with_config(config.timeout_global(Some(timeout)).build());
-    match agent.get(format!("{server}{path}")).call().map(|response| response.status()) {
-        Ok(StatusCode::OK) => Ok(()),
-        Ok(StatusCode::SERVICE_UNAVAILABLE) => {
+    match agent.get(format!("{server}{path}")).call() {
+        Ok(answer) if answer.status() == StatusCode::OK => Ok(()),
+        Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => match reason(answer) {
+            Some(reason) => bail!("the server at {server} is not ready: {reason}"),
+            None => bail!("{server}{path} answers 503, and not as convoy does: is that its metrics port?"),
+        },
+        Ok(answer) => bail!("{server}{path} answers {}: that is no convoy's metrics port", answer.status()),
+        Err(Error::Timeout(_)) => bail!("the server at {server} has not answered within {} ms", args.timeout_ms),
+        Err(Error::Protocol(_)) => {
             bail!(
-                "the server at {server} is not ready: it loads its models, is shutting down, or lacks one of them where readiness is strict"
+                "whoever listens at {server} does not speak HTTP/1.1: that is no metrics port, but convoy's port for gRPC, say"
             )
         }
-        Ok(status) => bail!("{server}{path} answers {status}: that is no convoy's metrics port"),
-        Err(Error::Timeout(_)) => bail!("the server at {server} has not answered within {} ms", args.timeout_ms),
         Err(error) => Err(error).with_context(|| format!("there is no server at {server}")),
     }
+}
+
+/// What a server says that is not ready.
+fn reason(mut answer: Response<Body>) -> Option<String> {
+    #[derive(Deserialize)]
+    struct NotReady {
+        error: String,
+    }
+    let body = answer.body_mut().with_config().limit(MAX_REASON_BYTES).read_to_string().ok()?;
+    Some(serde_json::from_str::<NotReady>(&body).ok()?.error)
 }
 
 /// Where the server of this machine is asked, which listens as the options, the environment or the file say.

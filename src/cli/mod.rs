@@ -15,6 +15,7 @@ mod local;
 mod pull;
 mod serve;
 mod tune;
+mod variables;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -56,7 +57,7 @@ impl Command {
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = variables::parse::<Cli>().command;
     if command.loads_runtime() {
         environment::settle();
     }

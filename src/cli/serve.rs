@@ -33,7 +33,7 @@ impl Serve {
             Some(path) => ServerConfig::read(path)?,
             None => ServerConfig::default(),
         };
-        let variable = |name: &str| std::env::var(name).ok();
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         apply_vertex(&mut config, variable)?;
         config.tracing.apply_environment(variable)?;
         self.options.apply(&mut config);

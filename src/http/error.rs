@@ -29,7 +29,7 @@ impl From<Error> for HttpError {
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let mut response = error_response(status_of(self.0.kind()), self.0.message());
-        if matches!(self.0.kind(), ErrorKind::Overloaded | ErrorKind::Unavailable) {
+        if matches!(self.0.kind(), ErrorKind::Overloaded | ErrorKind::Unavailable) && !self.0.is_lasting() {
             let seconds = retry_after_seconds(self.0.retry_after());
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -115,6 +115,8 @@ mod tests {
             assert_eq!(response.headers().contains_key(header::RETRY_AFTER), status == 429 || status == 503);
             assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), status == 401);
         }
+        let lasting = HttpError(Error::unavailable("no").lasting()).into_response();
+        assert!(!lasting.headers().contains_key(header::RETRY_AFTER));
     }
 
     #[test]

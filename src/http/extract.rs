@@ -18,6 +18,7 @@ use super::error::HttpError;
 use super::{App, HttpConfig};
 use crate::error::{Error, Result};
 use crate::inference::{HeldBytes, RequestContext, parse_version};
+use crate::serde_words::in_words;
 use crate::telemetry::Trace;
 
 /// A request's whole body, decompressed, and when it was complete.
@@ -219,7 +220,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
 /// `InvalidArgument` saying what is wrong in it.
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T> {
     let Query(parameters) = Query::try_from_uri(uri).map_err(|rejection| {
-        let reason = std::error::Error::source(&rejection).map(ToString::to_string).unwrap_or_default();
+        let reason = std::error::Error::source(&rejection).map(in_words).unwrap_or_default();
         Error::invalid(format!("the query string is wrong: {reason}"))
     })?;
     Ok(parameters)

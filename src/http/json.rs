@@ -3,21 +3,48 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Result};
+use crate::serde_words::in_words;
 
 /// Work on more bytes than this leaves the runtime's workers. Below it, the hop costs more than the work.
 const INLINE_BYTES: usize = 64 << 10;
 
-/// Parses `body` as a `T`. `what` names it in the error: "an inference request".
+/// Parses `body` as a `T`, which must be an object. `what` names it in the error: "an inference request".
 ///
 /// # Errors
 /// `InvalidArgument` when the body is not UTF-8, nests deeper than `max_depth` or is not a `T`.
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], max_depth: usize, what: &str) -> Result<T> {
     let text = str::from_utf8(body).map_err(|error| Error::invalid("the JSON is not UTF-8").with_source(error))?;
     check_depth(body, max_depth)?;
-    serde_json::from_str(text).map_err(|error| Error::invalid(format!("the JSON is not {what}: {error}")))
+    let Object(value) = serde_json::from_str(text)
+        .map_err(|error| Error::invalid(format!("the JSON is not {what}: {}", in_words(&error))))?;
+    Ok(value)
+}
+
+/// A `T` that is written as an object. Those that serde derives would also be read from a list of their fields' values, which is nothing
+/// that any protocol here knows.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfObject<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(OfObject(PhantomData)).map(Self)
+    }
 }
 
 /// Runs `work`, which goes over `bytes` bytes: here when they are few, else on the blocking pool.
@@ -153,10 +180,27 @@ mod tests {
 
     #[test]
     fn errors_say_where() {
-        let error = parse::<Vec<u8>>(b"[1,\n 300]", 8, "a list of bytes").unwrap_err();
-        assert!(error.message().starts_with("the JSON is not a list of bytes: "), "{error}");
-        assert!(error.message().ends_with("at line 2 column 4"), "{error}");
+        type Bytes = std::collections::BTreeMap<String, u8>;
+        let error = parse::<Bytes>(b"{\"a\": 1,\n\"b\": \"2\"}", 8, "a table of bytes").unwrap_err();
+        let expected = "the JSON is not a table of bytes: invalid type: string \"2\", expected a whole number that is not negative at line \
+                        2 column 8";
+        assert_eq!(error.message(), expected);
         assert_eq!(parse::<String>(b"\"\xff\"", 8, "a string").unwrap_err().message(), "the JSON is not UTF-8");
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Pair {
+            #[expect(dead_code, reason = "only whether it can be read matters")]
+            one: u8,
+        }
+        parse::<Pair>(b"{\"one\": 1}", 8, "a pair").unwrap();
+        let error = parse::<Pair>(b"[1]", 8, "a pair").unwrap_err();
+        assert_eq!(
+            error.message(),
+            "the JSON is not a pair: invalid type: list, expected an object at line 1 column 0"
+        );
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl HttpMetrics {
 /// and have no certificate where one is needed elsewhere.
 pub fn metrics_router(inference: Inference, exposition: Exposition) -> Router {
     routes(exposition)
-        .merge(v2::probes())
+        .merge(v2::probes(true))
         .into_router()
         .with_state(inference)
         .fallback(no_such_path)

@@ -105,10 +105,12 @@ pub fn router(config: HttpConfig, parts: Parts<'_>) -> Result<Router> {
             .post(&format!("{model}/features"), explain::features, explain::features_operation())
             .post(&format!("{model}/exciting"), explain::exciting, explain::exciting_operation());
     }
+    // Probes are open to all; which models there are is not, where keys are asked for.
+    let names_models = !keys.are_needed();
     let routes = auth::protect(routes, keys, Right::Infer)
         .merge(auth::protect(v2::administration().merge(debug::routes()), keys, Right::Admin))
-        .merge(v2::probes())
-        .get("/ping", v2::ready, v2::ready_operation("ping"))
+        .merge(v2::probes(names_models));
+    let routes = v2::with_readiness(routes, "/ping", "ping", names_models)
         .with_document(&platform)
         .into_router()
         .method_not_allowed_fallback(error::method_not_allowed)
@@ -131,7 +133,7 @@ fn platform_routes(config: &HttpConfig, keys: &Keys) -> Routes {
         routes = auth::protect(routes.post(path, hosting::invoke, operation), keys, Right::Infer);
     }
     if let Some(path) = &config.health_route {
-        routes = routes.get(path, v2::ready, v2::ready_operation("platform_health"));
+        routes = v2::with_readiness(routes, path, "platform_health", !keys.are_needed());
     }
     routes.merge(page::routes(config.health_route.as_deref()))
 }

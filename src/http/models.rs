@@ -69,7 +69,7 @@ struct Details {
     loaded_ms: BTreeMap<String, u64>,
     /// `READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`.
     state: &'static str,
-    /// Why it, or one of its versions, is not ready.
+    /// Why it, or one of its versions, is not ready, or why what is ready is not what the last load was to bring.
     #[serde(skip_serializing_if = "String::is_empty")]
     reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,7 +118,8 @@ fn all_details(app: &App) -> BTreeMap<String, Details> {
         if entry.state == ModelState::Ready {
             details.state = ModelState::Ready.as_str();
             details.versions.extend(entry.version.map(|version| version.to_string()));
-        } else if details.reason.is_empty() {
+        }
+        if details.reason.is_empty() {
             details.reason = entry.reason;
         }
     }

@@ -238,7 +238,7 @@ const REFUSALS: [(u16, &str); 12] = [
     (429, "The queue is full, the timeout cannot be met, or there is no room for the body. `Retry-After` has seconds."),
     (500, "The server failed; the sentence ends in the id under which its log has the cause."),
     (501, "Not offered."),
-    (503, "Loading, unavailable or shutting down. `Retry-After` has seconds."),
+    (503, "Loading, unavailable or shutting down. `Retry-After` has seconds, where it passes by itself."),
     (504, "The timeout passed before the answer."),
 ];
 

@@ -21,13 +21,14 @@ use super::classify::{Options, PredictionJson};
 use super::error::HttpResult;
 use super::explain::{self, ExplanationJson, OfModel, json_response};
 use super::extract::{Payload, Verb, VerbTarget, query};
-use super::json::{self, off_worker};
+use super::json::{self, Object, off_worker};
 use super::openapi::{Operation, Tag, base64};
 use super::tensor_json::{NestedJson, read_base64, read_tensor, shape_of};
 use super::{App, AppState};
 use crate::error::{Error, Result};
 use crate::inference::{ClassifyRequest, InferRequest};
 use crate::repository::Model;
+use crate::serde_words::in_words;
 use crate::tensor::{DataType, Tensor};
 
 /// What the document says of [`named_model`], for each verb.
@@ -197,7 +198,7 @@ struct RequestJson<'a> {
     #[serde(borrow)]
     instances: &'a RawValue,
     /// Vertex AI's place for options, which has no query. They go before the query's.
-    parameters: Option<Options>,
+    parameters: Option<Object<Options>>,
 }
 
 #[derive(Deserialize)]
@@ -206,7 +207,7 @@ struct PictureJson<'a> {
     #[serde(borrow)]
     b64: Option<&'a RawValue>,
     #[serde(borrow)]
-    image_bytes: Option<Base64Json<'a>>,
+    image_bytes: Option<Object<Base64Json<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -228,19 +229,19 @@ fn read(body: &[u8], data_type: DataType, limits: ReadLimits) -> Result<(Instanc
             shape_of(instances).map_err(|error| error.map_message(|message| format!("instances: {message}")))?;
         Instances::Tensor(read_tensor(instances, data_type, shape, limits.tensor_bytes)?)
     };
-    Ok((instances, request.parameters))
+    Ok((instances, request.parameters.map(|Object(parameters)| parameters)))
 }
 
 fn read_pictures(instances: &str, max_pictures: usize) -> Result<Vec<Bytes>> {
-    let list = AtMost::<PictureJson>::new(max_pictures + 1);
-    let pictures = list
-        .deserialize(&mut serde_json::Deserializer::from_str(instances))
-        .map_err(|error| Error::invalid(format!("the instances are not all pictures as the first is: {error}")))?;
+    let list = AtMost::<Object<PictureJson>>::new(max_pictures + 1);
+    let pictures = list.deserialize(&mut serde_json::Deserializer::from_str(instances)).map_err(|error| {
+        Error::invalid(format!("the instances are not all pictures as the first is: {}", in_words(&error)))
+    })?;
     if pictures.len() > max_pictures {
         return Err(Error::too_large(format!("there are more than {max_pictures} pictures in the request")));
     }
-    let read = |(index, picture): (usize, &PictureJson)| match (&picture.b64, &picture.image_bytes) {
-        (Some(b64), None) | (None, Some(Base64Json { b64 })) => read_base64(b64.get(), index),
+    let read = |(index, Object(picture)): (usize, &Object<PictureJson>)| match (&picture.b64, &picture.image_bytes) {
+        (Some(b64), None) | (None, Some(Object(Base64Json { b64 }))) => read_base64(b64.get(), index),
         _ => Err(Error::invalid(format!(
             "instance {index} is neither {{\"b64\": …}} nor {{\"image_bytes\": {{\"b64\": …}}}}"
         ))),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Inference;
+use super::Phase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::{IndexEntry, Model, ModelState, Overrides};
 
@@ -77,14 +78,14 @@ impl Inference {
 
     /// Watches for changes of readiness and of the models' states.
     pub fn changes(&self) -> Changes {
-        Changes { ready: self.inner.ready.subscribe(), models: self.inner.repository.changes() }
+        Changes { phase: self.inner.phase.subscribe(), models: self.inner.repository.changes() }
     }
 }
 
 /// Tells that the server's readiness, or the state of a model, may have changed.
 #[derive(Debug)]
 pub struct Changes {
-    ready: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
     models: watch::Receiver<()>,
 }
 
@@ -93,7 +94,7 @@ impl Changes {
     pub async fn next(&mut self) {
         // An error says that the facade is gone: then nothing changes any more.
         let changed = tokio::select! {
-            changed = self.ready.changed() => changed,
+            changed = self.phase.changed() => changed,
             changed = self.models.changed() => changed,
         };
         if changed.is_err() {

@@ -20,6 +20,7 @@ use crate::engine::{GraphOptimization, Provider};
 use crate::error::{Error, Result};
 use crate::postprocess::Scores;
 use crate::preprocess::Recipe;
+use crate::serde_words::in_words;
 use crate::triton;
 
 /// The most that a size in the configuration can be. Each is far beyond use; over it, a slip of the keyboard would take all
@@ -68,6 +69,9 @@ pub struct ModelConfig {
     /// What the others were translated from, where that was Triton's configuration.
     #[serde(skip)]
     pub triton: Option<Arc<triton::ModelConfig>>,
+    /// Whether a load call brought it along, so that it stands in no file.
+    #[serde(skip)]
+    pub is_brought: bool,
 }
 
 impl ModelConfig {
@@ -97,7 +101,7 @@ impl ModelConfig {
 
     fn from_toml(text: &str, path: &Path) -> Result<Self> {
         let in_file = |reason: String| Error::invalid(format!("{}: {}", path.display(), reason.trim_end()));
-        let config: Self = toml::from_str(text).map_err(|error| in_file(error.to_string()))?;
+        let config: Self = toml::from_str(text).map_err(|error| in_file(in_words(&error)))?;
         config.check().map_err(in_file)?;
         Ok(config)
     }
@@ -108,7 +112,7 @@ impl ModelConfig {
     /// What is wrong, beginning with the key where that is known.
     pub(super) fn from_json(text: &str, name: &str, machine: Machine) -> Result<Self, String> {
         let keys: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
-            .map_err(|error| format!("it is not a model's configuration as JSON: {error}"))?;
+            .map_err(|error| format!("it is not a model's configuration as JSON: {}", in_words(&error)))?;
         // Both have a `max_batch_size`, which means the same, and an `output`, which does not.
         let is_tritons = keys.iter().any(|(key, value)| match key.as_str() {
             "max_batch_size" => false,
@@ -116,17 +120,22 @@ impl ModelConfig {
             key => triton::has_field(key),
         });
         if is_tritons {
-            return Ok(translate(triton::parse_json(text)?, name, machine)?.noted(name));
+            let config = translate(triton::parse_json(text)?, name, machine)?.noted(name);
+            return Ok(Self { is_brought: true, ..config });
         }
         let config: Self = serde_json::from_value(serde_json::Value::Object(keys))
-            .map_err(|error| format!("it is not a model's configuration as JSON: {error}"))?;
+            .map_err(|error| format!("it is not a model's configuration as JSON: {}", in_words(&error)))?;
         config.check()?;
-        Ok(config)
+        Ok(Self { is_brought: true, ..config })
     }
 
-    /// The name of the file whose keys or fields an error is about.
-    pub(super) fn file(&self) -> &'static str {
-        if self.triton.is_some() { TRITON_CONFIG_FILE } else { CONFIG_FILE }
+    /// Where the keys or fields stand that an error is about: the file in `folder`, or the parameter of the load call.
+    pub(super) fn place(&self, folder: &Path) -> String {
+        match (self.is_brought, &self.triton) {
+            (true, _) => "config".to_owned(),
+            (false, Some(_)) => folder.join(TRITON_CONFIG_FILE).display().to_string(),
+            (false, None) => folder.join(CONFIG_FILE).display().to_string(),
+        }
     }
 
     /// The graph in the version's folder `version`.

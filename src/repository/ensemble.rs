@@ -20,6 +20,7 @@ use super::{beside, labels, layout};
 use crate::error::{Error, Result};
 use crate::postprocess::Scores;
 use crate::scheduler::statistics::{Recorder, Statistics};
+use crate::serde_words::in_words;
 use crate::telemetry::{Metrics, ModelMetrics, Outcome, Trace};
 use crate::tensor::{DataType, TensorSpec};
 
@@ -120,7 +121,7 @@ impl EnsembleConfig {
     fn read(path: &Path) -> Result<Option<Self>> {
         let Some(text) = Self::text(path) else { return Ok(None) };
         let in_file = |reason: String| Error::invalid(format!("{}: {}", path.display(), reason.trim_end()));
-        let config: Self = toml::from_str(&text).map_err(|error| in_file(error.to_string()))?;
+        let config: Self = toml::from_str(&text).map_err(|error| in_file(in_words(&error)))?;
         config.check().map_err(in_file)?;
         Ok(Some(config))
     }
@@ -131,7 +132,7 @@ impl EnsembleConfig {
         let is_ensemble = |keys: &serde_json::Value| keys.get("members").is_some();
         let Some(keys) = serde_json::from_str(text).ok().filter(is_ensemble) else { return Ok(None) };
         let config: Self = serde_json::from_value(keys)
-            .map_err(|error| format!("it is not an ensemble's configuration as JSON: {error}"))?;
+            .map_err(|error| format!("it is not an ensemble's configuration as JSON: {}", in_words(&error)))?;
         config.check()?;
         Ok(Some(config))
     }

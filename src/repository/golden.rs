@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use super::beside;
-use super::config::{GoldenClass, GoldenConfig};
-use super::layout::CONFIG_FILE;
+use super::config::{GoldenClass, GoldenConfig, ModelConfig};
 use super::{GraphModel, Model};
 use crate::error::{Error, Result};
 use crate::postprocess;
@@ -18,9 +17,14 @@ use crate::tensor::Tensor;
 ///
 /// # Errors
 /// `InvalidArgument` naming the key when the picture cannot be read or another class comes out, and what the run fails with.
-pub(super) fn check(model: &Model, graph: &GraphModel, folder: &Path, golden: &GoldenConfig) -> Result<()> {
-    let config = folder.join(CONFIG_FILE);
-    let wrong = |reason: String| Error::invalid(format!("{}: golden.{reason}", config.display()));
+pub(super) fn check(
+    model: &Model,
+    graph: &GraphModel,
+    folder: &Path,
+    config: &ModelConfig,
+    golden: &GoldenConfig,
+) -> Result<()> {
+    let wrong = |reason: String| Error::invalid(format!("{}: golden.{reason}", config.place(folder)));
     let path = folder.join(&golden.picture);
     let picture = beside::read(&path).map_err(|error| wrong(format!("picture: {}: {error}", path.display())))?;
     let input = graph

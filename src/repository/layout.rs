@@ -31,6 +31,16 @@ pub(super) fn models(root: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(models)
 }
 
+/// The names of links that lead nowhere where models' folders should be.
+pub(super) fn broken_links(root: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().filter_map(std::result::Result::ok);
+    let broken = entries.filter(|entry| entry.path().is_symlink() && !entry.path().exists());
+    let mut names: Vec<_> = broken.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    names
+}
+
 /// The versions in a model's folder, ascending: the folders whose names are numbers.
 ///
 /// # Errors
@@ -77,5 +87,10 @@ mod tests {
         let names: Vec<_> = models(folder.path()).unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["03", "10", "2", "old"]);
         assert!(models(&folder.path().join("nowhere")).is_err());
+        for (name, target) in [("linked", "2"), ("lost", "nowhere"), (".lost", "nowhere")] {
+            std::os::unix::fs::symlink(folder.path().join(target), folder.path().join(name)).unwrap();
+        }
+        assert_eq!(broken_links(folder.path()), ["lost"]);
+        assert_eq!(models(folder.path()).unwrap().len(), 5);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use super::control::ModelControlMode;
 use super::loader::Action;
@@ -107,6 +107,12 @@ impl Repository {
     pub async fn start(self: &Arc<Self>) -> Result<()> {
         self.stock_at_start().await?;
         let present = self.blocking(|repository| layout::models(&repository.root)).await?;
+        for link in self.blocking(|repository| Ok(layout::broken_links(&repository.root))).await? {
+            warn!(link, "a link in the model repository leads nowhere: there is no model of this name");
+        }
+        if present.is_empty() {
+            self.say_empty();
+        }
         let names = present.iter().map(|(name, _)| name.as_str());
         let wanted: Vec<_> = names.filter(|name| self.control.loads_at_start(name)).collect();
         for name in self.control.named().filter(|name| !present.iter().any(|(other, _)| other == name)) {

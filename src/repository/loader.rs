@@ -208,7 +208,7 @@ impl Repository {
             let model = Model::load(self.host(), folder, &path, name, version, config)?;
             if let Some(golden) = &config.golden
                 && let Some(graph) = model.graph()
-                && let Err(error) = golden::check(&model, graph, folder, golden)
+                && let Err(error) = golden::check(&model, graph, folder, config, golden)
             {
                 graph.scheduler().close();
                 return Err(error);

@@ -49,6 +49,7 @@ use self::model::Host;
 pub use self::model::{Kind, Model};
 pub use self::model_file::ModelFile;
 pub use self::overrides::{Overrides, unloads_members};
+pub use self::readiness::Lack;
 use self::readiness::Readiness;
 use self::registry::Registry;
 use self::served::{Models, Served, Serving};

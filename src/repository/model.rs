@@ -85,7 +85,7 @@ impl Model {
         let mut file = ModelFile::of(path)?;
         let (mut graph, first) = Graph::load(host.runtime, path, &instances::graph_options(config))?;
         let in_file = |error: Error| Error::invalid(format!("{}: {}", path.display(), error.message()));
-        let in_config = |reason: String| Error::invalid(format!("{}: {reason}", folder.join(config.file()).display()));
+        let in_config = |reason: String| Error::invalid(format!("{}: {reason}", config.place(folder)));
 
         let input = first.input().clone();
         let fixed_batch = instances::fixed_batch(interface::check_input(&input).map_err(in_file)?, config);

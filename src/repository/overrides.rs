@@ -195,7 +195,8 @@ mod tests {
     fn a_configuration_has_the_keys_of_the_file() {
         let machine = Machine { cores: 4, offers_cuda: false };
         let config = |text: &str| Overrides { config: Some(text.into()), files: Vec::new() }.config("m", machine);
-        assert_eq!(config("{}").unwrap().unwrap(), ModelConfig::default());
+        let nothing = ModelConfig { is_brought: true, ..ModelConfig::default() };
+        assert_eq!(config("{}").unwrap().unwrap(), nothing);
         let read = config(r#"{"max_batch_size": 2, "versions": {"specific": [3]}, "batching": {"queue_size": 7}}"#);
         let read = read.unwrap().unwrap();
         assert_eq!(

@@ -5,9 +5,10 @@
 //! served and no longer can does.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{MutexGuard, PoisonError};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Repository;
 use super::served::{self, Models};
@@ -48,54 +49,84 @@ impl Readiness {
         self.was_complete |= self.is_started && self.missing.is_empty() && (self.may_be_empty || !models.is_empty());
     }
 
-    /// Whether the server should get traffic.
-    fn is_sufficient(&self) -> bool {
-        self.was_complete && self.missing.is_empty()
+    /// What the server lacks to get traffic; `None` where it should.
+    fn lack(&self) -> Option<Lack> {
+        match self.missing.as_slice() {
+            [] if self.was_complete => None,
+            [] => Some(Lack::Models),
+            missing => Some(Lack::These(missing.to_vec())),
+        }
     }
+}
 
-    /// Why it should not, or an empty sentence.
-    fn reason(&self) -> String {
-        match () {
-            () if self.is_sufficient() => String::new(),
-            () if self.missing.is_empty() => "there is no model to serve".to_owned(),
-            () => format!("these do not serve: {}", self.missing.join(", ")),
+/// What the server lacks to get traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    /// There is no model to serve.
+    Models,
+    /// These do not serve.
+    These(Vec<String>),
+}
+
+/// How many models a sentence names.
+const NAMED: usize = 10;
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Models => f.write_str("there is no model to serve"),
+            Self::These(names) => {
+                write!(f, "these models do not serve: {}", names[..names.len().min(NAMED)].join(", "))?;
+                match names.len().saturating_sub(NAMED) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
         }
     }
 }
 
 impl Repository {
-    /// Whether what serves is enough for the server to get traffic. Without strict readiness it always is; with it, see
+    /// What the server lacks to get traffic. Without strict readiness that is nothing; with it, see
     /// [`super::ModelControlConfig::strict_readiness`].
-    pub fn is_sufficient(&self) -> bool {
-        !self.control.strict_readiness || self.readiness().is_sufficient()
+    pub fn lack(&self) -> Option<Lack> {
+        if self.control.strict_readiness { self.readiness().lack() } else { None }
     }
 
     /// What the start was to load is known: from now on the server may be ready.
     pub(super) fn note_start(&self) {
         let models = self.models.read();
-        self.readiness().start();
-        self.observe(&models);
-        let reason = self.readiness().reason();
-        if self.control.strict_readiness && !reason.is_empty() {
-            warn!(reason, "not ready");
-        }
+        let mut readiness = self.readiness();
+        readiness.start();
+        readiness.observe(wanted(&models));
     }
 
     /// Has readiness see what serves. To be called while nobody can change it.
     pub(super) fn observe(&self, models: &Models) {
-        let wanted = models.iter().filter(|(_, entry)| !entry.is_unloaded());
-        let serves = |name: &str| served::find(models, name, None).is_ok_and(|served| served.model(models).is_ok());
         let mut readiness = self.readiness();
-        let was_sufficient = readiness.is_sufficient();
-        readiness.observe(wanted.map(|(name, _)| (name.as_str(), serves(name))));
-        if self.control.strict_readiness && was_sufficient && !readiness.is_sufficient() {
-            warn!(reason = readiness.reason(), "no longer ready");
+        let before = readiness.lack();
+        readiness.observe(wanted(models));
+        // What the start has come to is said when it is over.
+        if !self.control.strict_readiness || !readiness.is_started {
+            return;
+        }
+        match (before, readiness.lack()) {
+            (None, Some(lack)) => warn!(reason = %lack, "no longer ready"),
+            (Some(_), None) => info!("ready: every model that is to be served does"),
+            _ => {}
         }
     }
 
     fn readiness(&self) -> MutexGuard<'_, Readiness> {
         self.readiness.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Every model that is to be served, with whether it does.
+fn wanted(models: &Models) -> impl Iterator<Item = (&str, bool)> {
+    let serves = |name: &str| served::find(models, name, None).is_ok_and(|served| served.model(models).is_ok());
+    let wanted = models.iter().filter(|(_, entry)| !entry.is_unloaded());
+    wanted.map(move |(name, _)| (name.as_str(), serves(name)))
 }
 
 #[cfg(test)]
@@ -114,48 +145,55 @@ mod tests {
         let mut readiness = Readiness::new(false);
         // While the start goes on, what is known may be a part only.
         readiness.observe([("a", true)].into_iter());
-        assert!(!readiness.is_sufficient());
+        assert!(readiness.lack().is_some());
         readiness.start();
         readiness.observe([("a", true), ("b", false)].into_iter());
-        assert!(!readiness.is_sufficient());
-        assert_eq!(readiness.reason(), "these do not serve: b");
+        assert!(readiness.lack().is_some());
+        assert_eq!(readiness.lack(), Some(Lack::These(vec!["b".to_owned()])));
         readiness.observe([("a", true), ("b", true)].into_iter());
-        assert!(readiness.is_sufficient());
-        assert_eq!(readiness.reason(), "");
+        assert_eq!(readiness.lack(), None);
     }
 
     #[test]
     fn a_new_model_takes_nothing_from_a_server_that_was_ready() {
         let mut readiness = started(&[("a", true)]);
         readiness.observe([("a", true), ("new", false)].into_iter());
-        assert!(readiness.is_sufficient());
+        assert_eq!(readiness.lack(), None);
         // It has served now, and is missed once it does not.
         readiness.observe([("a", true), ("new", true)].into_iter());
         readiness.observe([("a", true), ("new", false)].into_iter());
-        assert!(!readiness.is_sufficient());
-        assert_eq!(readiness.reason(), "these do not serve: new");
+        assert!(readiness.lack().is_some());
+        assert_eq!(readiness.lack(), Some(Lack::These(vec!["new".to_owned()])));
     }
 
     #[test]
     fn what_is_no_longer_to_be_served_is_not_missed() {
         let mut readiness = started(&[("a", true), ("b", true)]);
         readiness.observe([("a", true)].into_iter());
-        assert!(readiness.is_sufficient());
+        assert_eq!(readiness.lack(), None);
         // It comes back as a new one.
         readiness.observe([("a", true), ("b", false)].into_iter());
-        assert!(readiness.is_sufficient());
+        assert_eq!(readiness.lack(), None);
     }
 
     #[test]
     fn nothing_to_serve_is_enough_only_where_it_is_meant() {
-        assert_eq!(started(&[]).reason(), "there is no model to serve");
+        assert_eq!(started(&[]).lack(), Some(Lack::Models));
         let mut readiness = Readiness::new(true);
         readiness.start();
         readiness.observe(std::iter::empty());
-        assert!(readiness.is_sufficient());
+        assert_eq!(readiness.lack(), None);
         // The last one was removed on purpose.
         let mut readiness = started(&[("a", true)]);
         readiness.observe(std::iter::empty());
-        assert!(readiness.is_sufficient());
+        assert_eq!(readiness.lack(), None);
+    }
+
+    #[test]
+    fn a_sentence_names_some_models() {
+        let these = |count: usize| Lack::These((0..count).map(|number| format!("m{number}")).collect()).to_string();
+        assert_eq!(these(2), "these models do not serve: m0, m1");
+        assert!(these(10).ends_with(", m9"));
+        assert!(these(12).ends_with(", m9 and 2 more"));
     }
 }

@@ -98,7 +98,7 @@ pub(super) fn find<'m>(models: &'m Models, name: &str, version: Option<u64>) -> 
         (Found::Loading, _) => Err(Error::unavailable(format!("the model {name} is loading"))),
         (Found::Unloading, _) => Err(Error::unavailable(format!("the model {name} is being unloaded"))),
         (Found::Unavailable(reason), _) => {
-            Err(Error::unavailable(format!("the model {name} is unavailable: {reason}")))
+            Err(Error::unavailable(format!("the model {name} is unavailable: {reason}")).lasting())
         }
         (Found::Nothing, Some(version)) => {
             Err(Error::not_found(format!("the model {name} has no version {version} that is loaded")))

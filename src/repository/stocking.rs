@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::control::ModelControlMode;
 use super::fingerprint::Fingerprint;
@@ -54,6 +54,23 @@ impl Repository {
         names.sort();
         names.dedup();
         Ok(names)
+    }
+
+    /// Says that there is nothing to load at the start. Models may come later, but what is misspelt looks the same.
+    pub(super) fn say_empty(&self) {
+        // There, only what clients ask for is fetched.
+        if self.control.mode == ModelControlMode::Explicit && self.control.load.is_empty() {
+            return;
+        }
+        match &self.store {
+            Some(store) => {
+                error!(store = %store.location(), "there is no model in the model store, as <name>/<version>/model.onnx: {}", store.hint());
+            }
+            None => {
+                let folder = self.root.display();
+                error!(%folder, "there is no model in the model repository, as <name>/<version>/model.onnx: is it the right folder?");
+            }
+        }
     }
 
     /// Notes in the index why a model of the store was not taken.

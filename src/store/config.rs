@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::path::FilePath;
 use crate::error::{Error, Result};
 
+/// How [`StoreConfig::path`] says the root: a variable of the environment cannot be empty and say something.
+const ROOT: &str = ".";
+
 /// How models come out of an archive, an image or a bucket. It says nothing to a model repository that is a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,7 +22,7 @@ pub struct StoreConfig {
     pub poll_interval_ms: u64,
     /// The most bytes that all models of the store may take, unpacked.
     pub max_bytes: u64,
-    /// The folder of models in an archive or image.
+    /// The folder of models in an archive or image; `.`, or nothing, for its root.
     pub path: Option<String>,
     /// The URL of an S3-compatible server; where absent, `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, else Amazon's own.
     pub endpoint: Option<String>,
@@ -55,6 +58,11 @@ impl StoreConfig {
         Duration::from_millis(self.poll_interval_ms)
     }
 
+    /// The folder of models in an archive or image, empty for its root.
+    pub(super) fn folder(&self) -> Option<String> {
+        self.path.clone().map(|path| if path == ROOT { String::new() } else { path })
+    }
+
     /// Checks what no single value can show.
     ///
     /// # Errors
@@ -65,8 +73,8 @@ impl StoreConfig {
                 return Err(Error::invalid(format!("model_store.{key} must be at least 1")));
             }
         }
-        if let Some(path) = self.path.as_deref().filter(|path| !path.is_empty()) {
-            FilePath::parse(path).map_err(|error| error.map_message(|said| format!("model_store.path: {said}")))?;
+        if let Some(path) = self.folder().filter(|path| !path.is_empty()) {
+            FilePath::parse(&path).map_err(|error| error.map_message(|said| format!("model_store.path: {said}")))?;
         }
         if let Some(endpoint) = &self.endpoint
             && !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme))

@@ -17,6 +17,7 @@ mod sync;
 mod tree;
 mod words;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -63,7 +64,7 @@ impl Store {
     /// `InvalidArgument` for a store that cannot be, `Unavailable` where there is no room for its cache.
     pub fn open(repository: &Path, config: &StoreConfig, registry: &Registry) -> Result<Option<Self>> {
         let Some(location) = Location::parse(repository)? else { return Ok(None) };
-        let options = Options { max_bytes: config.max_bytes, path: config.path.clone() };
+        let options = Options { max_bytes: config.max_bytes, path: config.folder() };
         let source = match &location {
             Location::S3 { bucket, prefix } => Source::Bucket(Bucket::new(bucket, prefix, config)?),
             Location::Archive(_) => Source::Archive(options),
@@ -90,6 +91,19 @@ impl Store {
     /// The models that the store has, whether they have been fetched or not.
     pub fn names(&self) -> Vec<String> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where it is, as whoever has set it up knows it.
+    pub fn location(&self) -> impl fmt::Display {
+        &self.location
+    }
+
+    /// What to look at where no model is found in it.
+    pub fn hint(&self) -> &'static str {
+        match self.source {
+            Source::Bucket(_) => "are the bucket's name and the prefix right?",
+            Source::Archive(_) | Source::Layout(_) => "model_store.path names the folder in it that has the models",
+        }
     }
 
     /// How long to wait between two looks at the store.

@@ -58,7 +58,10 @@ impl Bucket {
             .with_read_timeout(READ_TIMEOUT)
             .with_connect_timeout(CONNECT_TIMEOUT);
         let backoff = BackoffConfig { init_backoff: Duration::from_millis(200), ..BackoffConfig::default() };
-        let mut builder = AmazonS3Builder::from_env()
+        let variables = std::env::vars_os();
+        let variables =
+            variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let mut builder = from_variables(variables)
             .with_bucket_name(bucket)
             .with_client_options(client)
             .with_retry(RetryConfig { backoff, max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT })
@@ -209,6 +212,16 @@ impl Drop for Bucket {
     }
 }
 
+/// What those of `variables` say that Amazon's own clients read. As everywhere, one that is empty says nothing.
+fn from_variables(variables: impl Iterator<Item = (String, String)>) -> AmazonS3Builder {
+    let set = variables.filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty());
+    set.fold(AmazonS3Builder::new(), |builder, (name, value)| match name.to_ascii_lowercase().parse() {
+        Ok(key) => builder.with_config(key, value),
+        // One of the many that are not about storage.
+        Err(_) => builder,
+    })
+}
+
 /// The MD5 that an `ETag` is where the object was uploaded in one piece.
 fn md5_of(e_tag: &str) -> Option<&str> {
     let text = e_tag.trim_matches('"');
@@ -220,4 +233,19 @@ fn drop_folder_markers(unit: &mut Unit) {
     let folders: std::collections::BTreeSet<String> =
         unit.0.keys().flat_map(|path| path.folders().map(str::to_owned).collect::<Vec<_>>()).collect();
     unit.0.retain(|path, object| object.bytes > 0 || !folders.contains(path.as_str()));
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::aws::AmazonS3ConfigKey as Key;
+
+    use super::*;
+
+    #[test]
+    fn variables_that_are_empty_say_nothing() {
+        let variables = [("AWS_ACCESS_KEY_ID", "key"), ("AWS_SESSION_TOKEN", ""), ("AWS_PAGER", "less"), ("HOME", "/")];
+        let builder = from_variables(variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter());
+        assert_eq!(builder.get_config_value(&Key::AccessKeyId).as_deref(), Some("key"));
+        assert_eq!(builder.get_config_value(&Key::Token), None);
+    }
 }

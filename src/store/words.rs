@@ -19,19 +19,30 @@ impl Words {
     pub(super) fn of(&self, error: &StoreError) -> Error {
         let (bucket, endpoint) = (&self.bucket, &self.endpoint);
         let text = chain(error);
-        let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
+        let code = element(&text, "Code");
         let (kind, said) = match (code, error) {
-            (Some("NoSuchBucket"), _) => (ErrorKind::NotFound, format!("there is no bucket {bucket} at {endpoint}")),
+            (Some("NoSuchBucket"), _) => (
+                ErrorKind::NotFound,
+                format!("there is no bucket {bucket} at {endpoint}: check the name, and model_store.endpoint"),
+            ),
             (Some("InvalidAccessKeyId"), _) => {
-                (ErrorKind::PermissionDenied, format!("{endpoint} does not know the access key (AWS_ACCESS_KEY_ID)"))
+                let said = format!(
+                    "{endpoint} does not know the access key with which the bucket {bucket} is asked for: check AWS_ACCESS_KEY_ID"
+                );
+                (ErrorKind::PermissionDenied, said)
             }
             (Some("SignatureDoesNotMatch"), _) => (
                 ErrorKind::PermissionDenied,
-                format!("{endpoint} does not take the secret key (AWS_SECRET_ACCESS_KEY)"),
+                format!(
+                    "{endpoint} does not take the secret key with which the bucket {bucket} is asked for: check AWS_SECRET_ACCESS_KEY"
+                ),
             ),
             (Some("ExpiredToken" | "InvalidToken"), _) => (
                 ErrorKind::PermissionDenied,
-                format!("{endpoint} does not take the session token: it may have expired"),
+                format!(
+                    "{endpoint} does not take the session token with which the bucket {bucket} is asked for: check AWS_SESSION_TOKEN, \
+                     which may have expired"
+                ),
             ),
             (Some("RequestTimeTooSkewed"), _) => {
                 (ErrorKind::PermissionDenied, format!("this machine's clock and that of {endpoint} differ too much"))
@@ -47,8 +58,8 @@ impl Words {
             _ if is_denied(error, &text) => (
                 ErrorKind::PermissionDenied,
                 format!(
-                    "{endpoint} denies access to the bucket {bucket}: the credentials need s3:ListBucket on it and s3:GetObject \
-                     on its objects"
+                    "{endpoint} denies access to the bucket {bucket}: check the credentials, which need s3:ListBucket on it and \
+                     s3:GetObject on its objects"
                 ),
             ),
             _ if text.contains("invalid peer certificate") => (
@@ -72,8 +83,22 @@ impl Words {
             ),
             _ => (ErrorKind::Unavailable, format!("the model store {endpoint} cannot be reached or does not answer")),
         };
-        Error::new(kind, said).with_source(text)
+        Error::new(kind, said).with_source(brief(&text))
     }
+}
+
+/// The text of the XML element called `name` in `text`.
+fn element<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let (_, behind) = text.split_once(&format!("<{name}>"))?;
+    Some(behind.split_once(&format!("</{name}>"))?.0)
+}
+
+/// `text` with what its document says, XML or a proxy's HTML, in place of the document.
+fn brief(text: &str) -> String {
+    let Some((before, _)) = text.split_once('<') else { return text.to_owned() };
+    let said = [Some(before.trim_end().trim_end_matches(':')), element(text, "Code"), element(text, "Message")];
+    let said: Vec<_> = said.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    said.join(": ")
 }
 
 /// Whether the store has refused. Only for objects does `object_store` say so by an error of its own.
@@ -130,8 +155,13 @@ mod tests {
         ] {
             let error = of(&generic(text));
             assert_eq!(error.kind(), kind, "{text}");
-            assert!(error.message().contains(said) && error.chain().contains(text), "{}", error.chain());
+            assert!(error.message().contains(said) && error.chain().contains(&brief(text)), "{}", error.chain());
         }
+        let xml = "GET http://store/models: 404 Not Found: <?xml version=\"1.0\"?>\n<Error><Code>NoSuchBucket</Code><Message>The \
+                   bucket does not exist</Message></Error>";
+        let chain = of(&generic(xml)).chain();
+        assert!(chain.ends_with("404 Not Found: NoSuchBucket: The bucket does not exist"), "{chain}");
+        assert_eq!(brief("502: <html><body>no</body></html>"), "502");
         let denied = of(&StoreError::PermissionDenied { path: "m".into(), source: "403".into() });
         assert!(denied.message().contains("s3:ListBucket"), "{denied}");
     }

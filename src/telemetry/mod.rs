@@ -25,5 +25,5 @@ pub use request_id::RequestIds;
 pub use requests::request_metrics;
 pub use trace::{
     Attribute, BatchFacts, OtlpProtocol, RequestSpan, SampleRatio, TRACE_RESPONSE, Trace, TracedEntry, Tracing,
-    TracingConfig, record_batch,
+    TracingConfig, TrustedProxies, record_batch,
 };

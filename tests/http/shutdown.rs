@@ -223,7 +223,15 @@ fn what_keeps_the_server_from_starting_is_said_in_a_sentence() {
     let (code, said) = failure(&["--no-such-option"], &[]);
     assert_eq!((code, said.contains("--no-such-option")), (Some(2), true), "{said}");
     let (code, said) = failure(&[], &[("CONVOY_HTTP_MAX_BODY_BYTES", "many")]);
-    assert_eq!((code, said.contains("--http-max-body-bytes")), (Some(2), true), "{said}");
+    let named = "invalid value 'many' for '--http-max-body-bytes <BYTES> [env: CONVOY_HTTP_MAX_BODY_BYTES]'";
+    assert_eq!((code, said.contains(named)), (Some(2), true), "{said}");
+    let (code, said) = failure(&["--http-max-body-bytes=few"], &[("CONVOY_HTTP_MAX_BODY_BYTES", "many")]);
+    assert_eq!((code, said.contains("'few' for '--http-max-body-bytes <BYTES>'")), (Some(2), true), "{said}");
+    // What is empty is as good as not there.
+    let empty = ["CONVOY_AUTH_KEYS_FILE", "CONVOY_HTTP_MAX_BODY_BYTES", "CONVOY_CONFIG", "AIP_HTTP_PORT"];
+    let empty: Vec<_> = empty.into_iter().map(|name| (name, "")).collect();
+    let (code, said) = failure(&["--http-address", &address], &empty);
+    assert_eq!((code, said.contains("another process listens there")), (Some(1), true), "{said}");
 }
 
 #[test]

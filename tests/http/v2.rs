@@ -238,7 +238,10 @@ async fn health_and_readiness_are_told_apart_for_each_model() {
     let repository = Repository::new().with("means", &graphs::channel_means(2, None), "", "").with_broken("broken");
     let server = Server::start(config(&repository)).await.unwrap();
     let before = get(&server, "/v2/health/ready").await;
-    assert_eq!((before.status.as_u16(), before.json()), (503, json!({"ready": false})));
+    assert_eq!(
+        (before.status.as_u16(), before.json()),
+        (503, json!({"ready": false, "error": "the server is loading its models"}))
+    );
     assert_eq!(get(&server, "/v2/health/live").await.json(), json!({"live": true}));
 
     server.load().await.unwrap();

@@ -33,6 +33,8 @@ async fn nothing_is_loaded_until_a_client_says_so() {
 
     assert_eq!(unload(&server, "a").await, (200, String::new()));
     assert_eq!(ask(&server, "a").await, Err(503));
+    let refused = http::send(&server, "POST", "/v1/models/a/classify", &[], crate::server::png([9; 3])).await;
+    assert!(refused.status == 503 && !refused.headers.contains_key("retry-after"), "{refused:?}");
     assert_eq!(states(&server, "a").await, [(Some("1".into()), "UNAVAILABLE".into(), "unloaded".into())]);
     assert_eq!(http::get(&server, "/v2/models/a/ready").await.status, 503);
     assert_eq!(http::get(&server, "/v2/health/ready").await.status, 200);

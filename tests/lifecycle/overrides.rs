@@ -38,6 +38,11 @@ async fn a_configuration_holds_until_the_next_load() {
         let (status, error) = control(&server, "m", "load", &parameters(&[("config", config)])).await;
         assert!(status == 400 && error.contains("config"), "{config}: {status} {error}");
     }
+    // What is wrong only for this graph is in the request, too, and not in the model's file.
+    for config in [r#"{"output": "nowhere"}"#, r#"{"labels": "nowhere.txt"}"#, r#"{"preprocess": {"mean": [1.0]}}"#] {
+        let (status, error) = control(&server, "m", "load", &parameters(&[("config", config)])).await;
+        assert!(status == 400 && error.contains(" config: ") && !error.contains(".toml"), "{config}: {status} {error}");
+    }
     assert_eq!(max_batch_size().await, 3);
     assert_eq!(load(&server, "m").await.0, 200);
     assert_eq!(max_batch_size().await, 2);

@@ -7,7 +7,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::server::start;
-use crate::{ask, config, control, explicit, folder, metric, polling, saying, says, several_looks};
+use crate::{ask, config, control, explicit, folder, metric, polling, readiness, saying, says, several_looks, until};
 
 /// An archive of files, which takes the place of the one at `path` as whoever takes care does it.
 fn write(path: &Path, files: &[(&str, &[u8])]) {
@@ -48,6 +48,41 @@ async fn an_archive_is_served_and_followed() {
     assert_eq!(ask(&server, "m").await, Ok(4.0));
     fs::write(&path, &whole).unwrap();
     says(&server, "m", Ok(5.0)).await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_is_empty_at_first_is_filled_later_and_not_emptied_again() {
+    let (folder, cache) = (folder(), folder());
+    let path = folder.path().join("models.tar");
+    write(&path, &[("readme.txt", b"models will come")]);
+    let mut config = polling(config(path.to_str().unwrap(), cache.path()));
+    config.model_control.strict_readiness = true;
+    let server = start(config).await;
+    assert_eq!(readiness(&server).await, Err("there is no model to serve".to_owned()));
+    write(&path, &[("m/1/model.onnx", &saying(1.0))]);
+    says(&server, "m", Ok(1.0)).await;
+    until(|| readiness(&server), Result::is_ok).await.unwrap();
+    write(&path, &[("readme.txt", b"the models have gone")]);
+    until(|| metric(&server, "convoy_model_store_refused_models"), |refused| *refused == 1.0).await;
+    several_looks(&server).await;
+    assert_eq!(ask(&server, "m").await, Ok(1.0));
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_readiness_waits_for_an_archive_to_be_mended() {
+    let (folder, cache) = (folder(), folder());
+    let path = folder.path().join("models.tar");
+    write(&path, &[("m/1/model.onnx", &saying(1.0)), ("n/1/model.onnx", b"no graph")]);
+    let mut config = polling(config(path.to_str().unwrap(), cache.path()));
+    config.model_control.strict_readiness = true;
+    let server = start(config).await;
+    assert_eq!(readiness(&server).await, Err("these models do not serve: n".to_owned()));
+    assert_eq!(ask(&server, "m").await, Ok(1.0), "it answers whoever asks all the same");
+    write(&path, &[("m/1/model.onnx", &saying(1.0)), ("n/1/model.onnx", &saying(2.0))]);
+    until(|| readiness(&server), Result::is_ok).await.unwrap();
+    assert_eq!(ask(&server, "n").await, Ok(2.0));
     server.shutdown().await;
 }
 

@@ -7,7 +7,7 @@ use convoy::server::Server;
 
 use crate::s3::Storage;
 use crate::server::start;
-use crate::{ask, config, folder, metric, polling, saying, says, several_looks, states, until};
+use crate::{ask, config, folder, http, metric, polling, readiness, saying, says, several_looks, states, until};
 
 const MODEL: &str = "m/1/model.onnx";
 
@@ -43,6 +43,36 @@ async fn wrong_bytes_are_refused_and_what_serves_is_untouched() {
     storage.put("m/2/model.onnx", &saying(3.0));
     says(&server, "m", Ok(3.0)).await;
     assert_eq!(metric(&server, "convoy_model_store_refused_models").await, 0.0);
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_readiness_waits_for_what_is_wrong_in_a_bucket_to_be_mended() {
+    let (storage, cache) = (Storage::start().await, folder());
+    let mut config = storage.serves(polling(config("s3://models", cache.path())));
+    config.model_control.strict_readiness = true;
+    let server = start(config).await;
+    assert_eq!(readiness(&server).await, Err("there is no model to serve".to_owned()));
+    storage.put(MODEL, &saying(1.0));
+    until(|| readiness(&server), Result::is_ok).await.unwrap();
+    server.shutdown().await;
+
+    storage.put("n/1/model.onnx", b"no graph");
+    let cache = folder();
+    let mut config = storage.serves(polling(crate::config("s3://models", cache.path())));
+    config.model_control.strict_readiness = true;
+    let server = start(config).await;
+    assert_eq!(readiness(&server).await, Err("these models do not serve: n".to_owned()));
+    storage.put("n/1/model.onnx", &saying(2.0));
+    until(|| readiness(&server), Result::is_ok).await.unwrap();
+    assert_eq!((ask(&server, "m").await, ask(&server, "n").await), (Ok(1.0), Ok(2.0)));
+    // Why what serves is not the newest is with the model itself, too.
+    storage.put("n/1/model.onnx", b"no graph again");
+    let reason =
+        async || http::get(&server, "/v1/models/n").await.json()["reason"].as_str().unwrap_or_default().to_owned();
+    // While it is being loaded again it says that.
+    until(reason, |reason| reason.contains("the last load failed")).await;
+    assert_eq!((ask(&server, "n").await, readiness(&server).await), (Ok(2.0), Ok(())));
     server.shutdown().await;
 }
 

@@ -93,6 +93,12 @@ async fn ask(server: &Server, model: &str) -> Result<f32, u16> {
     Ok(serde_json::from_value(answer.json()["outputs"][0]["data"][0].clone()).unwrap())
 }
 
+/// Whether the server is ready, or why not.
+async fn readiness(server: &Server) -> Result<(), String> {
+    let answer = http::get(server, "/v2/health/ready").await;
+    if answer.status == 200 { Ok(()) } else { Err(answer.json()["error"].as_str().unwrap().to_owned()) }
+}
+
 /// The index's rows of `model`: state and reason.
 async fn states(server: &Server, model: &str) -> Vec<(String, String)> {
     let index = http::send(server, "POST", "/v2/repository/index", &[], "").await.json();

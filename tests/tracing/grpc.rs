@@ -28,12 +28,17 @@ async fn a_call_is_a_span_in_its_callers_trace_with_its_parts_below() {
     let server = traced(&repository, address, |config| {
         config.tracing.protocol = OtlpProtocol::HttpProtobuf;
         config.tracing.headers = vec!["authorization=Bearer secret".to_owned()];
+        config.trusted_proxies = 1;
     })
     .await;
     let mut classifier = ImageClassifierClient::new(channel(&server).await);
     let request =
         pb::ClassifyRequest { model_name: "means".into(), images: vec![png([255, 0, 0]).into()], ..Default::default() };
-    let answer = classifier.classify(in_trace(request)).await.unwrap();
+    let mut request = in_trace(request);
+    for address in ["192.0.2.66", "203.0.113.7"] {
+        request.metadata_mut().append("x-forwarded-for", address.parse().unwrap());
+    }
+    let answer = classifier.classify(request).await.unwrap();
     let told = answer.metadata().get("traceresponse").unwrap().to_str().unwrap().to_owned();
     let mut inference = client(&server).await;
     let failed = raw("table", "FP32", &[1, 3, 2, 2], bytes(&[99.0; 12]));
@@ -51,7 +56,7 @@ async fn a_call_is_a_span_in_its_callers_trace_with_its_parts_below() {
         ("rpc.system.name", "grpc"),
         ("rpc.method", "convoy.v1.ImageClassifier/Classify"),
         ("rpc.response.status_code", "OK"),
-        ("client.address", "127.0.0.1"),
+        ("client.address", "203.0.113.7"),
         ("network.peer.address", "127.0.0.1"),
         ("convoy.model.name", "means"),
     ] {

@@ -17,6 +17,7 @@ async fn a_request_is_a_span_in_its_callers_trace_with_its_parts_below() {
     let (collector, address) = Collector::over_grpc().await;
     let repository = repository();
     let server = traced(&repository, address, |config| {
+        config.trusted_proxies = 2;
         config.tracing.service_name = "cats".to_owned();
         config.tracing.headers = vec!["x-key=secret".to_owned()];
     })
@@ -26,7 +27,10 @@ async fn a_request_is_a_span_in_its_callers_trace_with_its_parts_below() {
         ("traceparent", &*parent),
         ("tracestate", "vendor=opaque"),
         ("x-request-id", "id-1"),
-        ("x-forwarded-for", "203.0.113.7, 10.0.0.1"),
+        // As a client that lies and two proxies that do not.
+        ("x-forwarded-for", "192.0.2.66, 203.0.113.7"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-forwarded-proto", "https"),
     ];
     let answer = send(&server, "POST", CLASSIFY, &headers, png([255, 0, 0])).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -45,7 +49,7 @@ async fn a_request_is_a_span_in_its_callers_trace_with_its_parts_below() {
         ("http.route", "/v1/models/{model}/classify"),
         ("url.path", CLASSIFY),
         ("http.response.status_code", "200"),
-        ("url.scheme", "http"),
+        ("url.scheme", "https"),
         ("client.address", "203.0.113.7"),
         ("network.peer.address", "127.0.0.1"),
         ("convoy.request.id", "id-1"),
@@ -78,6 +82,43 @@ async fn a_request_is_a_span_in_its_callers_trace_with_its_parts_below() {
     assert_eq!(collector.resource("service.instance.id").map(|id| id.len()), Some(36));
     assert!(collector.resource("host.name").is_some_and(|host| !host.is_empty()));
     assert_eq!(collector.header("x-key").as_deref(), Some("secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_believed_who_asks_unless_proxies_are_said_to_stand_in_front() {
+    let (collector, address) = Collector::over_grpc().await;
+    let repository = repository();
+    let server = traced(&repository, address, |_| {}).await;
+    let headers = [("x-forwarded-for", "192.0.2.66"), ("x-forwarded-proto", "https")];
+    let answer = send(&server, "POST", CLASSIFY, &headers, png([255, 0, 0])).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    server.shutdown().await;
+    let spans = collector.spans();
+    let request = one(&spans, SPAN);
+    assert_eq!(attribute(request, "client.address").as_deref(), Some("127.0.0.1"));
+    assert_eq!(attribute(request, "url.scheme").as_deref(), Some("http"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callers_tracestate_is_on_every_span_of_its_request_and_on_no_others() {
+    let (collector, address) = Collector::over_grpc().await;
+    let repository = repository();
+    let server = traced(&repository, address, |_| {}).await;
+    let parent = traceparent(true);
+    let state = "vendor=opaque,other=1";
+    for headers in [&[("traceparent", &*parent), ("tracestate", state)][..], &[("traceparent", &*parent)], &[]] {
+        assert_eq!(send(&server, "POST", CLASSIFY, headers, png([255, 0, 0])).await.status, 200);
+    }
+    server.shutdown().await;
+    let spans = collector.spans();
+    let requests: Vec<_> = spans.iter().filter(|span| span.name == SPAN).collect();
+    let with_state: Vec<_> = requests.iter().filter(|span| span.trace_state == state).collect();
+    assert_eq!((requests.len(), with_state.len()), (3, 1), "{spans:#?}");
+    for span in &spans {
+        let is_of_it = span.span_id == with_state[0].span_id || span.parent_span_id == with_state[0].span_id;
+        assert_eq!(span.trace_state, if is_of_it { state } else { "" }, "{}", span.name);
+    }
+    assert_eq!(spans.iter().filter(|span| span.trace_state == state).count(), 4, "the request, decode, queue, compute");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,6 +47,11 @@ options! {
     #[arg(long, env = "CONVOY_ONNXRUNTIME_LIBRARY", value_name = "FILE")]
     onnxruntime_library: PathBuf => onnxruntime_library, Some;
 
+    /// How many proxies stand in front, each of which adds to X-Forwarded-For who asked it [default: 0, and the header is not
+    /// believed]
+    #[arg(long, env = "CONVOY_TRUSTED_PROXIES", value_name = "COUNT")]
+    trusted_proxies: usize => trusted_proxies;
+
     /// Who decides which models are loaded: nobody after the start, the repository's folder, or clients [default: none]
     #[arg(long, env = "CONVOY_MODEL_CONTROL_MODE", value_enum)]
     model_control_mode: ModelControlMode => model_control.mode;

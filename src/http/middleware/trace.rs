@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::uri::Scheme;
-use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{Extensions, Method, StatusCode};
 
 use super::{CLIENT_LEFT, Observation, Observer};
 use crate::http::metrics::method_label;
@@ -12,9 +12,6 @@ use crate::telemetry::{Attribute, RequestSpan};
 
 /// Routes that are asked every few seconds for the life of the server, and are not traced.
 const UNTRACED: &[&str] = &["/v2/health/live", "/v2/health/ready", "/ping", "/metrics"];
-
-/// The header by which a load balancer that ends TLS says that the client spoke it.
-const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 impl Observer {
     /// Begins the span of a request, where requests are traced and this one is no probe.
@@ -29,7 +26,8 @@ impl Observer {
             let method = Some(method(request.method())).filter(|&method| method != "_OTHER").unwrap_or("HTTP");
             route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"))
         });
-        span.trace().set("url.scheme", scheme(request.headers(), request.extensions()));
+        let scheme = self.tracing.forwarded_scheme(request.headers()).unwrap_or_else(|| scheme(request.extensions()));
+        span.trace().set("url.scheme", scheme);
         span
     }
 }
@@ -57,15 +55,9 @@ impl Observation<'_> {
     }
 }
 
-/// What the client spoke, with whom it speaks being as good as the server.
-fn scheme(headers: &HeaderMap, extensions: &Extensions) -> &'static str {
-    let forwarded = headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes);
-    let is_https = match forwarded {
-        Some(b"https") => true,
-        Some(b"http") => false,
-        _ => extensions.get::<Scheme>() == Some(&Scheme::HTTPS),
-    };
-    if is_https { "https" } else { "http" }
+/// What the connection is.
+fn scheme(extensions: &Extensions) -> &'static str {
+    if extensions.get::<Scheme>() == Some(&Scheme::HTTPS) { "https" } else { "http" }
 }
 
 /// A method is whatever token a client sends; the unknown ones have one name.

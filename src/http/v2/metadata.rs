@@ -1,6 +1,6 @@
 //! Health and metadata.
 
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -12,7 +12,9 @@ use crate::http::error::HttpResult;
 use crate::http::extract::Target;
 use crate::http::middleware::Probe;
 use crate::http::openapi::{Operation, Tag};
-use crate::inference::{EXTENSIONS, Inference};
+use crate::http::routes::Routes;
+use crate::inference::{EXTENSIONS, Inference, Unready};
+use crate::repository::Lack;
 use crate::tensor::TensorSpec;
 
 #[derive(Serialize, JsonSchema)]
@@ -51,19 +53,41 @@ pub(super) async fn live() -> (Extension<Probe>, Json<Live>) {
 #[derive(Serialize, JsonSchema)]
 struct Ready {
     ready: bool,
+    /// Why it is not ready, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
-/// What the document says of [`ready`] under the name `id`.
-pub(in crate::http) fn ready_operation(id: &'static str) -> Operation {
+/// What the document says of [`with_readiness`]'s route under the name `id`.
+fn ready_operation(id: &'static str) -> Operation {
     Operation::new(id, Tag::Health, "Whether the server should get traffic")
         .answers::<Ready>("It should.")
-        .or_answers::<Ready>(503, "It loads its models, or is shutting down.")
+        .or_answers::<Ready>(503, "It loads its models, lacks one that it must have, or is shutting down.")
 }
 
-/// `GET /v2/health/ready`: whether the server should get traffic.
-pub(in crate::http) async fn ready(State(inference): State<Inference>) -> Response {
-    let ready = inference.is_ready();
-    (readiness_status(ready), Extension(Probe), Json(Ready { ready })).into_response()
+/// Has `path` say, as `GET /v2/health/ready` does, whether the server should get traffic. With `names_models` it says also which models
+/// are missing, which is not for those to know who may not see what there is.
+pub(in crate::http) fn with_readiness<S>(
+    routes: Routes<S>,
+    path: &str,
+    id: &'static str,
+    names_models: bool,
+) -> Routes<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Inference: FromRef<S>,
+{
+    let ready = async move |State(inference): State<Inference>| {
+        let error = inference.unready().map(|reason| match reason {
+            Unready::Lacks(Lack::These(_)) if !names_models => {
+                "models that are to be served do not: the index and the metrics port say which".to_owned()
+            }
+            reason => reason.to_string(),
+        });
+        let ready = error.is_none();
+        (readiness_status(ready), Extension(Probe), Json(Ready { ready, error }))
+    };
+    routes.get(path, ready, ready_operation(id))
 }
 
 #[derive(Serialize, JsonSchema)]

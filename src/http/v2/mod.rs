@@ -13,7 +13,7 @@ use axum::extract::FromRef;
 use axum::http::HeaderName;
 use axum::middleware::map_response;
 
-pub(super) use self::metadata::{ready, ready_operation};
+pub(super) use self::metadata::with_readiness;
 use super::middleware::uncompressed;
 use super::routes::Routes;
 use crate::inference::Inference;
@@ -21,17 +21,14 @@ use crate::inference::Inference;
 /// The header that says how long a body's JSON part is, where raw tensors follow it.
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// The routes of health probes, for any state that has the facade.
-pub(super) fn probes<S>() -> Routes<S>
+/// The routes of health probes, for any state that has the facade. With `names_models` they say which models are missing.
+pub(super) fn probes<S>(names_models: bool) -> Routes<S>
 where
     S: Clone + Send + Sync + 'static,
     Inference: FromRef<S>,
 {
-    Routes::new().get("/v2/health/live", metadata::live, metadata::live_operation()).get(
-        "/v2/health/ready",
-        ready,
-        ready_operation("ready"),
-    )
+    let live = Routes::new().get("/v2/health/live", metadata::live, metadata::live_operation());
+    with_readiness(live, "/v2/health/ready", "ready", names_models)
 }
 
 /// The routes that change what is served.

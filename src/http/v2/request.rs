@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
-use crate::http::json::{self, Bounded};
+use crate::http::json::{self, Bounded, Object};
 use crate::http::tensor_json::{MAX_RANK, read_tensor};
 use crate::inference::RequestedOutput;
 use crate::tensor::{DataType, Tensor, TensorSpec};
@@ -56,10 +56,10 @@ pub(super) struct ReadLimits {
 #[serde(expecting = "an object with `inputs`")]
 struct RequestJson<'a> {
     id: Option<String>,
-    parameters: Option<RequestParameters>,
+    parameters: Option<Object<RequestParameters>>,
     #[serde(borrow)]
-    inputs: Bounded<InputJson<'a>, MAX_TENSORS>,
-    outputs: Option<Bounded<OutputJson, MAX_TENSORS>>,
+    inputs: Bounded<Object<InputJson<'a>>, MAX_TENSORS>,
+    outputs: Option<Bounded<Object<OutputJson>, MAX_TENSORS>>,
 }
 
 /// Parameters of other names are ignored, as the protocol has it.
@@ -77,7 +77,7 @@ struct InputJson<'a> {
     name: String,
     shape: Bounded<i64, MAX_RANK>,
     datatype: DataType,
-    parameters: Option<InputParameters>,
+    parameters: Option<Object<InputParameters>>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -91,7 +91,7 @@ struct InputParameters {
 #[derive(Deserialize)]
 struct OutputJson {
     name: String,
-    parameters: Option<OutputParameters>,
+    parameters: Option<Object<OutputParameters>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -117,7 +117,7 @@ pub(super) fn read(body: &Bytes, json_length: Option<usize>, limits: ReadLimits)
 
     let mut binary = BinaryPart { rest: body.slice(split..), is_declared: json_length.is_some() };
     let mut inputs: Vec<(String, Tensor)> = Vec::with_capacity(request.inputs.0.len());
-    for input in request.inputs.0 {
+    for Object(input) in request.inputs.0 {
         if inputs.iter().any(|(name, _)| *name == input.name) {
             return Err(Error::invalid(format!("input {} is given twice", input.name)));
         }
@@ -134,15 +134,15 @@ pub(super) fn read(body: &Bytes, json_length: Option<usize>, limits: ReadLimits)
 
     let mut form = AnswerForm { id: request.id, ..AnswerForm::default() };
     let mut outputs = Vec::new();
-    for output in request.outputs.unwrap_or_default().0 {
-        let parameters = output.parameters.unwrap_or_default();
+    for Object(output) in request.outputs.unwrap_or_default().0 {
+        let parameters = output.parameters.map(|Object(parameters)| parameters).unwrap_or_default();
         refuse_shared_memory(parameters.shared_memory_region)?;
         form.binary_outputs.push(parameters.binary_data);
         // 0 is how clients say "no classification".
         let classification = parameters.classification.filter(|&k| k > 0);
         outputs.push(RequestedOutput { name: output.name, classification });
     }
-    let parameters = request.parameters.unwrap_or_default();
+    let parameters = request.parameters.map(|Object(parameters)| parameters).unwrap_or_default();
     // 0 is how clients say "the default", for each of these.
     form.binary_by_default = parameters.binary_data_output.unwrap_or(false);
     Ok(ParsedRequest {
@@ -224,7 +224,7 @@ fn read_input(input: &InputJson, binary: &mut BinaryPart, limits: ReadLimits) ->
         .map(|&dimension| usize::try_from(dimension))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| Error::invalid(format!("the shape {:?} has a negative dimension", input.shape.0)))?;
-    let parameters = input.parameters.as_ref();
+    let parameters = input.parameters.as_ref().map(|Object(parameters)| parameters);
     refuse_shared_memory(parameters.and_then(|parameters| parameters.shared_memory_region))?;
     match (parameters.and_then(|parameters| parameters.binary_data_size), input.data) {
         (Some(_), Some(_)) => Err(Error::invalid("both data and binary_data_size are given")),

@@ -67,10 +67,15 @@ impl fmt::Display for Measurement {
         let Self { images_per_second, batch_latency_ms, .. } = self;
         write!(
             f,
-            "{instances} instances of {intra_op_threads} threads, batch {max_batch_size}: {images_per_second:.1}/s, \
-             {batch_latency_ms:.1} ms"
+            "{}, {} each, batch {max_batch_size}: {images_per_second:.1}/s, {batch_latency_ms:.1} ms",
+            counted(instances, "instance"),
+            counted(intra_op_threads, "thread"),
         )
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// What is wanted, and what it may cost.

@@ -42,7 +42,7 @@ pub(super) struct Options {
 /// The files of an archive or an image's layers, by their path in it.
 type Files = BTreeMap<FilePath, File>;
 
-/// The models in the archive at `path`, their files in `cache`, and how many bytes these have.
+/// The models in the archive at `path`, their files in `cache`; there may be none.
 ///
 /// # Errors
 /// `NotFound` where there is no such file, `InvalidArgument` for one that is damaged, hostile or too large, `Unavailable` where the
@@ -84,11 +84,6 @@ pub(super) fn read_layout(folder: &Path, options: &Options, cache: &Cache) -> Re
 fn image(open: &oci::Open<'_>, options: &Options, cache: &Cache) -> Result<BTreeMap<String, Tree>> {
     let folder = options.path.as_deref().unwrap_or(MODELS_FOLDER);
     let files = Layout::open(open)?.files(folder, options.max_bytes, cache)?;
-    if files.is_empty() {
-        return Err(Error::invalid(format!(
-            "the image has no files in /{folder}; model_store.path can name another folder"
-        )));
-    }
     models(&files, folder, cache)
 }
 
@@ -181,10 +176,6 @@ fn models(files: &Files, folder: &str, cache: &Cache) -> Result<BTreeMap<String,
         {
             models.entry(model.to_owned()).or_default().insert(path, file.clone());
         }
-    }
-    if models.is_empty() {
-        let place = if folder.is_empty() { "it".to_owned() } else { format!("its folder {folder}") };
-        return Err(Error::invalid(format!("there is no model in {place}: <name>/<version>/model.onnx")));
     }
     for (name, tree) in &mut models {
         let sums = tree.iter().find(|(path, _)| path.as_str() == SUMS_FILE).map(|(_, file)| file.clone());

@@ -197,7 +197,6 @@ fn hostile_archives_are_refused() {
         ("a file of more than there is", header(EntryType::Regular, 1 << 40), "cut off"),
         ("two sizes", sizes, "two different sizes"),
         ("holes", sparse, "holes"),
-        ("no model", Tar::of(&[("readme", "x")]), "no model"),
         ("no archive", b"not an archive at all".repeat(100), "cannot be read"),
         ("nothing", Vec::new(), "no end"),
     ] {
@@ -405,7 +404,7 @@ fn a_hostile_image_is_refused() {
         assert!(refusal.contains(said), "{said}: {refusal}");
     }
     let empty = Image::with_layers(&scene, &[gzip(&Tar::of(&[("app/x", "x")]))]);
-    assert!(empty.refusal().contains("no files in /models"), "{}", empty.refusal());
+    assert!(empty.read().unwrap().is_empty());
     // An index that is its own cannot be made, as its digest would be in it; a deep one can.
     let image = Image::new(&scene);
     let nested = (0..5).fold(image.manifest(&[]), |inner, _| {

@@ -8,7 +8,7 @@ use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use self::archive::{keep, single};
 use super::listing::{Change, Listing, Settling};
@@ -111,13 +111,6 @@ impl Store {
                 return Ok(Synced::default());
             }
         };
-        if listing.is_empty() {
-            // A bucket may be filled later, but a prefix that is misspelt looks the same.
-            error!(
-                store = %self.location,
-                "there is no model in the model store, as <name>/<version>/model.onnx: is the bucket's name right, and the prefix?"
-            );
-        }
         let mut synced = Synced::default();
         let published: Vec<String> = match &self.source {
             Source::Bucket(_) => held.state.models.keys().cloned().collect(),

@@ -3,52 +3,105 @@
 use std::net::{IpAddr, SocketAddr};
 
 use hyper::HeaderMap;
+use hyper::header::HeaderValue;
 use opentelemetry::KeyValue;
 
-/// The header by which proxies say for whom they ask: the client first, then each proxy but the last.
+/// The header by which proxies say for whom they ask: each appends the address of whoever asked it.
 const FORWARDED_FOR: &str = "x-forwarded-for";
+/// The header by which a proxy that ends TLS says that the client spoke it.
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
-/// Client and peer of a request that came with `headers` over a connection of `peer`'s. They differ behind a load balancer. Anybody can
-/// claim to be one, so the client's address is fit to be shown and for nothing else.
-pub(super) fn attributes(headers: &HeaderMap, peer: SocketAddr) -> [KeyValue; 3] {
-    [
-        KeyValue::new("client.address", forwarded_for(headers).unwrap_or_else(|| peer.ip()).to_string()),
-        KeyValue::new("network.peer.address", peer.ip().to_string()),
-        KeyValue::new("network.peer.port", i64::from(peer.port())),
-    ]
+/// How many proxies stand between clients and this server, and so how many of the last addresses in `X-Forwarded-For` were written by
+/// somebody who is believed. What stands before them is whatever the client sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TrustedProxies(pub usize);
+
+impl TrustedProxies {
+    /// Client and peer of a request that came with `headers` over a connection of `peer`'s. They differ behind proxies.
+    pub(super) fn attributes(self, headers: &HeaderMap, peer: SocketAddr) -> [KeyValue; 3] {
+        [
+            KeyValue::new("client.address", self.forwarded_for(headers).unwrap_or_else(|| peer.ip()).to_string()),
+            KeyValue::new("network.peer.address", peer.ip().to_string()),
+            KeyValue::new("network.peer.port", i64::from(peer.port())),
+        ]
+    }
+
+    /// Whom the outermost proxy that is believed was asked by. Where a request came past some of them, all that there is was written by
+    /// the others.
+    fn forwarded_for(self, headers: &HeaderMap) -> Option<IpAddr> {
+        // Some proxies append to the header that they find, others a header of their own behind it.
+        elements(headers, FORWARDED_FOR).take(self.0).last().and_then(address)
+    }
+
+    /// The scheme that the nearest proxy says the client spoke, where a proxy is believed and says one.
+    pub(super) fn scheme(self, headers: &HeaderMap) -> Option<&'static str> {
+        let said = elements(headers, FORWARDED_PROTO).take(self.0).next()?;
+        ["http", "https"].into_iter().find(|scheme| said.eq_ignore_ascii_case(scheme))
+    }
 }
 
-fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
-    let first = headers.get(FORWARDED_FOR)?.to_str().ok()?.split(',').next()?.trim();
+/// The elements of a header that is a list, the last one first.
+fn elements<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
+    // What is no text is one element that says nothing: it must not let others move up to its place.
+    let lines = headers.get_all(name).iter().rev().map(HeaderValue::to_str);
+    lines.flat_map(|line| line.unwrap_or_default().rsplit(',').map(str::trim))
+}
+
+fn address(element: &str) -> Option<IpAddr> {
     // Some proxies add the port.
-    first
+    element
         .parse()
         .ok()
-        .or_else(|| first.parse().ok().map(|address: SocketAddr| address.ip()))
-        .or_else(|| first.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
+        .or_else(|| element.parse().ok().map(|address: SocketAddr| address.ip()))
+        .or_else(|| element.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn headers(name: &str, lines: &[&str]) -> HeaderMap {
+        let pair = |line: &&str| (name.parse().unwrap(), line.parse().unwrap());
+        lines.iter().map(pair).collect()
+    }
+
     #[test]
-    fn the_first_address_is_the_clients() {
-        let found = |value: &str| {
-            let headers = HeaderMap::from_iter([(FORWARDED_FOR.parse().unwrap(), value.parse().unwrap())]);
-            forwarded_for(&headers).map(|address| address.to_string())
-        };
-        for (value, address) in [
-            ("203.0.113.7", Some("203.0.113.7")),
-            ("2001:db8::1 , 10.0.0.1", Some("2001:db8::1")),
-            ("203.0.113.7:4711, 10.0.0.1", Some("203.0.113.7")),
-            ("[2001:db8::1]:4711", Some("2001:db8::1")),
-            ("[2001:db8::1]", Some("2001:db8::1")),
-            ("unknown, 10.0.0.1", None),
-            ("", None),
+    fn the_client_is_whom_the_outermost_trusted_proxy_was_asked_by() {
+        for (trusted, lines, address) in [
+            (0, &["203.0.113.7"][..], None),
+            (1, &[], None),
+            (1, &["203.0.113.7"], Some("203.0.113.7")),
+            // What the client wrote itself stands first.
+            (1, &["192.0.2.66, 203.0.113.7"], Some("203.0.113.7")),
+            (1, &["192.0.2.66", "203.0.113.7"], Some("203.0.113.7")),
+            (2, &["192.0.2.66, 203.0.113.7", "10.0.0.1"], Some("203.0.113.7")),
+            (2, &["192.0.2.66,203.0.113.7 , 10.0.0.1"], Some("203.0.113.7")),
+            // It came past the outer one.
+            (2, &["203.0.113.7"], Some("203.0.113.7")),
+            (1, &["203.0.113.7:4711"], Some("203.0.113.7")),
+            (1, &["[2001:db8::1]:4711"], Some("2001:db8::1")),
+            (1, &["[2001:db8::1]"], Some("2001:db8::1")),
+            (1, &["2001:db8::1"], Some("2001:db8::1")),
+            // Nobody else is taken in the place of who cannot be read.
+            (1, &["192.0.2.66, unknown"], None),
+            (1, &["192.0.2.66", ""], None),
         ] {
-            assert_eq!(found(value).as_deref(), address, "{value}");
+            let found = TrustedProxies(trusted).forwarded_for(&headers(FORWARDED_FOR, lines));
+            assert_eq!(found.map(|address| address.to_string()).as_deref(), address, "{trusted} {lines:?}");
         }
-        assert_eq!(forwarded_for(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn the_scheme_is_what_the_nearest_trusted_proxy_says() {
+        for (trusted, lines, scheme) in [
+            (0, &["https"][..], None),
+            (1, &["https"], Some("https")),
+            (1, &["https", "http"], Some("http")),
+            (2, &["http, HTTPS"], Some("https")),
+            (1, &["gopher"], None),
+            (1, &[], None),
+        ] {
+            assert_eq!(TrustedProxies(trusted).scheme(&headers(FORWARDED_PROTO, lines)), scheme, "{trusted} {lines:?}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Uri};
 use serde::{Deserialize, Serialize};
 
+use super::resource;
 use crate::error::{Error, Result};
 
 /// The `[tracing]` table of the configuration file.
@@ -155,7 +156,10 @@ impl TracingConfig {
                 Error::invalid(format!("OTEL_EXPORTER_OTLP_PROTOCOL is `{protocol}`: grpc and http/protobuf are known"))
             })?;
         }
-        if let Some(name) = variable("OTEL_SERVICE_NAME") {
+        // Whoever starts to trace says what is wrong with these, if something is.
+        let said = variable(resource::ATTRIBUTES).and_then(|text| resource::attributes(&text).ok());
+        let said = said.into_iter().flatten().rfind(|(name, _)| name == "service.name").map(|(_, name)| name);
+        if let Some(name) = variable("OTEL_SERVICE_NAME").or(said) {
             self.service_name = name;
         }
         if let Some(sampler) = variable("OTEL_TRACES_SAMPLER") {
@@ -233,6 +237,9 @@ mod tests {
         assert_eq!((&*config.service_name, config.sample_ratio), ("cats", SampleRatio(0.25)));
         let config = apply(&[endpoint, ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t:4317")]).unwrap();
         assert_eq!(config.endpoint.unwrap(), "http://t:4317");
+        let attributes = ("OTEL_RESOURCE_ATTRIBUTES", "a=b,service.name=all%20cats");
+        assert_eq!(apply(&[attributes]).unwrap().service_name, "all cats");
+        assert_eq!(apply(&[attributes, ("OTEL_SERVICE_NAME", "cats")]).unwrap().service_name, "cats");
         assert_eq!(apply(&[endpoint, ("OTEL_SDK_DISABLED", "true")]).unwrap().endpoint, None);
         assert_eq!(apply(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]).unwrap().endpoint, None);
         assert_eq!(apply(&[("OTEL_TRACES_SAMPLER", "always_off")]).unwrap().sample_ratio, SampleRatio::NONE);

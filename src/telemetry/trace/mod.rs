@@ -28,6 +28,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
 use prometheus::Registry;
 
 pub use self::batch::{BatchFacts, TracedEntry, record_batch};
+pub use self::client::TrustedProxies;
 pub use self::config::{OtlpProtocol, SampleRatio, TracingConfig};
 use self::sampler::ByRequest;
 use crate::error::Result;
@@ -50,14 +51,16 @@ struct Inner {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
     propagator: TraceContextPropagator,
+    proxies: TrustedProxies,
 }
 
 impl Tracing {
-    /// Traces as `config` says, if it does. What becomes of the spans is counted in `registry`. To be called within tokio's runtime.
+    /// Traces as `config` says, if it does, and believes `proxies` who asks. What becomes of the spans is counted in `registry`. To be
+    /// called within tokio's runtime.
     ///
     /// # Errors
     /// `InvalidArgument` for what can never be sent.
-    pub fn start(config: &TracingConfig, registry: &Registry) -> Result<Self> {
+    pub fn start(config: &TracingConfig, proxies: TrustedProxies, registry: &Registry) -> Result<Self> {
         let Some(url) = config.url()? else { return Ok(Self(None)) };
         let provider = SdkTracerProvider::builder()
             .with_resource(resource::resource(&config.service_name))
@@ -68,7 +71,7 @@ impl Tracing {
         let tracer = provider.tracer_with_scope(scope.with_schema_url(SCHEMA).build());
         // Not where to: the URL may hold a secret.
         tracing::info!(protocol = ?config.protocol, sample_ratio = config.sample_ratio.get(), "traces are exported");
-        Ok(Self(Some(Arc::new(Inner { provider, tracer, propagator: TraceContextPropagator::new() }))))
+        Ok(Self(Some(Arc::new(Inner { provider, tracer, propagator: TraceContextPropagator::new(), proxies }))))
     }
 
     /// Whether anything is traced.
@@ -83,9 +86,14 @@ impl Tracing {
         let span = SpanBuilder::from_name(name()).with_kind(SpanKind::Server);
         let trace = Trace::begin(&inner.tracer, span, &parent);
         if let (Some(traced), Some(peer)) = (trace.recorded(), peer) {
-            traced.lock().set_attributes(client::attributes(headers, peer));
+            traced.lock().set_attributes(inner.proxies.attributes(headers, peer));
         }
         RequestSpan(trace)
+    }
+
+    /// The scheme that the client of a request with `headers` spoke, where a trusted proxy says it.
+    pub fn forwarded_scheme(&self, headers: &HeaderMap) -> Option<&'static str> {
+        self.0.as_ref()?.proxies.scheme(headers)
     }
 
     /// Has everything sent that waits for it, at most for `timeout`. Blocks. There are no spans afterwards.
@@ -275,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_is_not_traced_costs_a_null_pointer() {
-        let tracing = Tracing::start(&TracingConfig::default(), &Registry::new()).unwrap();
+        let tracing = Tracing::start(&TracingConfig::default(), TrustedProxies::default(), &Registry::new()).unwrap();
         assert!(!tracing.is_on());
         let mut headers = HeaderMap::new();
         headers

@@ -134,3 +134,13 @@ fn the_full_sweep_says_how_near_the_choice_is() {
     let best = sweep(&mut bench, &all, found.best, &goal()).unwrap();
     assert!((best.choice_of_best - 1.0).abs() < 1e-9, "{best:?}");
 }
+
+#[test]
+fn one_is_not_several() {
+    let said = |instances, intra_op_threads| {
+        let setup = Setup { max_batch_size: 8, intra_op_threads, instances };
+        Measurement { setup, images_per_second: 12.5, batch_latency_ms: 320.0, score: 0.0 }.to_string()
+    };
+    assert_eq!(said(1, 1), "1 instance, 1 thread each, batch 8: 12.5/s, 320.0 ms");
+    assert_eq!(said(2, 4), "2 instances, 4 threads each, batch 8: 12.5/s, 320.0 ms");
+}
