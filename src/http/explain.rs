@@ -41,7 +41,7 @@ pub(super) struct Options {
     #[serde(default, deserialize_with = "parsed")]
     #[schemars(with = "Option<String>")]
     method: Option<Method>,
-    /// The class that is asked about, by its index; the most probable one.
+    /// The class that is asked about, by its index; the one that classification answers first.
     #[serde(default, deserialize_with = "number")]
     class: Option<usize>,
     /// The layer whose maps are weighted, or whose units are taken back.
