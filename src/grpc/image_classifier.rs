@@ -133,6 +133,7 @@ async fn explain(
         }),
         frame: Some(pb::Frame { x, y, width, height, picture_width, picture_height }),
         png: answer.png.into(),
+        model_loaded_ms: model.loaded_ms(),
     })
 }
 
@@ -156,6 +157,7 @@ fn response(model: &Model, answer: Classification) -> pb::ClassifyResponse {
         model_version: model.version().to_string(),
         predictions: answer.predictions.into_iter().map(prediction).collect(),
         timing: Some(timing(answer.timing)),
+        model_loaded_ms: model.loaded_ms(),
     }
 }
 
