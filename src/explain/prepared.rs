@@ -1,6 +1,6 @@
 //! Pictures on their way into the network, and what its heatmaps are laid over.
 
-use image::RgbImage;
+use image::{RgbImage, imageops};
 
 use super::subject::Subject;
 use super::{Heatmap, picture};
@@ -10,8 +10,10 @@ use crate::tensor::{DataType, Tensor};
 
 /// The longer side of the picture that a heatmap is laid over is at most this.
 const DISPLAY_SIDE: u32 = 800;
-/// The longer side of the network's input is at least this many pixels of it.
+/// The shorter side of the network's input is at least this many pixels of it.
 const LEAST_SHOWN: f64 = 16.0;
+/// Where the network's input is shown alone, its longer side is at least this.
+const INPUT_SIDE: u32 = 256;
 
 /// A picture as the network gets it.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub(super) struct Prepared {
     pub(super) crops: Option<Tensor>,
 }
 
-/// What a heatmap is laid over: the whole picture, upright, or of one so long that the network's input would be a speck of it, the input.
+/// What a heatmap is laid over: the whole picture, upright, or where the network's input would be a speck or a line of it, the input.
 #[derive(Debug)]
 pub(super) struct Display {
     picture: RgbImage,
@@ -83,14 +85,8 @@ impl Subject {
             pixels(&recipe, height, width).map(Some)
         })?;
         let picture = picture.ok_or_else(unlike)?;
-        let frame = if is_whole {
-            prepared.frame
-        } else {
-            let (picture_width, picture_height) = picture.dimensions();
-            let (width, height) = (picture_width as f32, picture_height as f32);
-            Frame { picture_width, picture_height, x: 0.0, y: 0.0, width, height }
-        };
-        Ok((prepared, Display { picture, frame }))
+        let display = if is_whole { Display { picture, frame: prepared.frame } } else { input_alone(&picture) };
+        Ok((prepared, display))
     }
 
     /// Decodes a picture once, for the network and for what `beside` says to the preprocessor of what is explained.
@@ -136,15 +132,25 @@ impl Subject {
     }
 }
 
-/// The width and height that a picture is shown with; none where that would leave next to nothing of the network's input to be seen.
+/// The width and height that a picture is shown with; none where that would leave next to nothing of the network's input to be seen: of a
+/// long and narrow picture, or of a small crop of a large one.
 fn display_size(frame: &Frame) -> Option<(u32, u32)> {
     let (width, height) = (frame.picture_width, frame.picture_height);
     let scale = (f64::from(DISPLAY_SIDE) / f64::from(width.max(height))).min(1.0);
     let side = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
-    let shown = f64::from(frame.width.max(frame.height)) * scale;
+    let shown = f64::from(frame.width.min(frame.height)) * scale;
     // A picture that is hardly larger than that itself is shown whole.
     let least = LEAST_SHOWN.min(f64::from(width.max(height)) / 2.0);
     (shown >= least).then(|| (side(width), side(height)))
+}
+
+/// The network's input by itself, each pixel enlarged to a square where it is small.
+fn input_alone(input: &RgbImage) -> Display {
+    let times = INPUT_SIDE.div_ceil(input.width().max(input.height()).max(1));
+    let (picture_width, picture_height) = (times * input.width(), times * input.height());
+    let picture = imageops::resize(input, picture_width, picture_height, imageops::FilterType::Nearest);
+    let (width, height) = (picture_width as f32, picture_height as f32);
+    Display { picture, frame: Frame { picture_width, picture_height, x: 0.0, y: 0.0, width, height } }
 }
 
 fn preprocessor(recipe: &Recipe, shape: &[i64], data_type: DataType) -> Result<Preprocessor> {
