@@ -144,7 +144,7 @@ fn request_of(request: pb::ClassifyRequest) -> ClassifyRequest {
 
 fn model(inference: &Inference, name: &str, version: &str) -> DomainResult<Arc<Model>> {
     match (name, version) {
-        ("", "") => inference.default_model(),
+        ("", "") => inference.default_model("name one as `model_name`, or configure a default"),
         ("", _) => Err(Error::invalid("a version is named, but no model")),
         (name, "") => inference.model(name, None),
         (name, version) => inference.model(name, Some(parse_version(name, version)?)),

@@ -86,7 +86,8 @@ pub(super) async fn default_model(
     headers: HeaderMap,
     payload: Payload,
 ) -> HttpResult<Response> {
-    let model = app.inference.default_model()?;
+    let model =
+        app.inference.default_model("name one in the path, /v1/models/{model}/classify, or configure a default")?;
     classify(&app, model, &options, &headers, payload).await
 }
 
