@@ -55,7 +55,10 @@ impl Subject {
         let index = match class {
             Some(class) if class < row.len() => class,
             Some(class) => {
-                return Err(Error::invalid(format!("there is no class {class}: the model has {}", row.len())));
+                let last = row.len().saturating_sub(1);
+                return Err(Error::invalid(format!(
+                    "there is no class {class}: the model has the classes 0 to {last}"
+                )));
             }
             None => postprocess::classify(row, *scores, 1)?[0].0,
         };

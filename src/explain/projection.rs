@@ -113,7 +113,10 @@ pub(super) fn peaks(row: &[f32], graphs: &Graphs) -> Result<Vec<Peak>> {
 /// # Errors
 /// `InvalidArgument` when there is no such unit.
 pub(super) fn peak_of(peaks: &[Peak], unit: usize, layer: &str) -> Result<Peak> {
-    let missing = || Error::invalid(format!("there is no unit {unit}: the layer {layer} has {}", peaks.len()));
+    let missing = || {
+        let last = peaks.len().saturating_sub(1);
+        Error::invalid(format!("there is no unit {unit}: the layer {layer} has the units 0 to {last}"))
+    };
     peaks.get(unit).copied().ok_or_else(missing)
 }
 

@@ -95,7 +95,7 @@ async fn any_class_can_be_asked_about() {
     let scaled = of(1, Method::Gradcam).await.unwrap();
     assert_eq!((scaled.heatmap.height, scaled.layer.as_deref()), (32, Some("rectified")));
     let error = of(2, Method::Cam).await.unwrap_err();
-    assert_eq!(error.message(), "there is no class 2: the model has 2");
+    assert_eq!(error.message(), "there is no class 2: the model has the classes 0 to 1");
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn the_pictures_that_excite_a_unit_come_first() {
     assert_eq!(grid.get_pixel(190, 60).0, [255, 0, 0]);
 
     let error = fixture.exciting(ExcitingRequest { unit: 2, ..request.clone() }, pictures.clone()).await.unwrap_err();
-    assert_eq!(error.message(), "there is no unit 2: the layer rectified has 2");
+    assert_eq!(error.message(), "there is no unit 2: the layer rectified has the units 0 to 1");
     let unread = vec![pictures[0].clone(), "no picture".into()];
     let error = fixture.exciting(request.clone(), unread).await.unwrap_err();
     assert!(error.message().starts_with("number 1: "), "{error}");
