@@ -109,11 +109,12 @@ impl Inference {
         self.inner.repository.get(name, version)
     }
 
-    /// The model that `/v1/classify` uses: the configured one, or the only one there is.
+    /// The model of a request that names none: the configured one, or the only one there is. `advice` says to a client of several how it
+    /// names one.
     ///
     /// # Errors
     /// `InvalidArgument` when there are several and none is configured; else as [`Inference::model`].
-    pub fn default_model(&self) -> Result<Arc<Model>> {
+    pub fn default_model(&self, advice: &str) -> Result<Arc<Model>> {
         if let Some(name) = &self.inner.default_model {
             return self.model(name, None);
         }
@@ -121,10 +122,7 @@ impl Inference {
         match names.as_slice() {
             [name] => self.model(name, None),
             [] => Err(Error::not_found("there is no model that is loaded")),
-            _ => Err(Error::invalid(format!(
-                "there are several models ({}): name one in the path, or configure a default",
-                names.join(", ")
-            ))),
+            _ => Err(Error::invalid(format!("there are several models ({}): {advice}", names.join(", ")))),
         }
     }
 

@@ -17,8 +17,8 @@ mod server;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use convoy::grpc::proto::convoy::v1::ClassifyRequest;
 use convoy::grpc::proto::convoy::v1::image_classifier_client::ImageClassifierClient;
+use convoy::grpc::proto::convoy::v1::{ClassifyRequest, ExplainRequest};
 use convoy::grpc::proto::inference as pb;
 use convoy::server::Server;
 use serde_json::{Value, json};
@@ -281,6 +281,31 @@ async fn models_are_described_alike() {
         )
         .collect();
     assert_eq!(index, json!(ours));
+}
+
+#[tokio::test]
+async fn answers_tell_the_model_that_gave_them_alike() {
+    let (server, _repository) = server().await;
+    let (picture, mut client) = (png([9, 90, 200]), ImageClassifierClient::new(grpc::channel(&server).await));
+    let models = http::get(&server, "/v1/models/means").await.json();
+    let loaded = &models["loaded_ms"]["1"];
+    assert!(loaded.as_u64().unwrap() > 1_700_000_000_000, "{models}");
+    let told = |name: &str, version: &str, loaded: u64| json!([name, version, loaded]);
+    let over_http = async |verb: &str| {
+        let answer =
+            http::send(&server, "POST", &format!("/v1/models/means/{verb}"), &[], picture.clone()).await.json();
+        ["model_name", "model_version", "model_loaded_ms"].map(|key| answer[key].clone())
+    };
+    let expected = json!(["means", "1", loaded]);
+    let request =
+        ClassifyRequest { model_name: "means".into(), images: vec![picture.clone().into()], ..Default::default() };
+    let answer = client.classify(request).await.unwrap().into_inner();
+    assert_eq!(told(&answer.model_name, &answer.model_version, answer.model_loaded_ms), expected);
+    assert_eq!(json!(over_http("classify").await), expected);
+    let request = ExplainRequest { model_name: "means".into(), image: picture.clone().into(), ..Default::default() };
+    let answer = client.explain(request).await.unwrap().into_inner();
+    assert_eq!(told(&answer.model_name, &answer.model_version, answer.model_loaded_ms), expected);
+    assert_eq!(json!(over_http("explain").await), expected);
 }
 
 #[tokio::test]

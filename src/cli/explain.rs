@@ -1,6 +1,7 @@
 //! `convoy explain`: why a model answers what it does, worked out in this process, with no server.
 
 use std::io::{self, Write};
+use std::num::{IntErrorKind, ParseIntError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,7 +88,10 @@ pub(super) struct ExplainArgs {
 
 /// A number of the command line, with words for what is none.
 fn whole_number(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| "it is not a whole number from 0 on".to_owned())
+    text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "it is too large".to_owned(),
+        _ => "it is not a whole number from 0 on".to_owned(),
+    })
 }
 
 impl ExplainArgs {
@@ -333,6 +337,9 @@ mod tests {
             let error = Line::try_parse_from(line.split(' ')).unwrap_err().to_string();
             assert!(error.contains("it is not a whole number from 0 on"), "{error}");
         }
+        let line = "explain a.jpg --patch 99999999999999999999";
+        let error = Line::try_parse_from(line.split(' ')).unwrap_err().to_string();
+        assert!(error.contains("it is too large"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,6 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::engine::Runtime;
-use crate::error::Error;
 use crate::inference::{Inference, Limits};
 use crate::repository::tuning::TuningCacheConfig;
 use crate::repository::{Model, ModelControlConfig, Repository};
@@ -62,17 +61,11 @@ pub(super) fn load(args: &LocalArgs, limits: &Limits) -> Result<Local> {
         None => repository.load_all()?,
     }
     let inference = Inference::new(repository, limits.clone(), args.model.clone());
+    let default = || inference.default_model("name one with --model");
     let model = match (&args.model, args.version) {
         (Some(name), version) => inference.model(name, version),
-        (None, None) => inference.default_model(),
-        (None, Some(version)) => {
-            inference.default_model().and_then(|model| inference.model(model.name(), Some(version)))
-        }
-    };
-    // The facade's message speaks to HTTP's clients; here an option names the model.
-    let model = model.map_err(|error| match &args.model {
-        None if inference.ready_models().len() > 1 => Error::invalid("there are several models: name one with --model"),
-        _ => error,
-    })?;
+        (None, None) => default(),
+        (None, Some(version)) => default().and_then(|model| inference.model(model.name(), Some(version))),
+    }?;
     Ok(Local { runtime, metrics, inference, model })
 }

@@ -57,6 +57,8 @@ pub(super) fn activation(subject: &Subject, request: &ExplainRequest) -> Result<
 
 fn map(subject: &Subject, request: &ExplainRequest, graphs: &SharedGraphs) -> Result<Explanation> {
     let (prepared, display) = subject.prepare_with_display(&request.picture)?;
+    // Not under the lock: it waits in the model's queue.
+    let averaged = subject.averaged_scores(&prepared)?;
     let (maps, [height, width], weights, class, layer, method) = {
         let mut graphs = lock(graphs);
         let method = match (request.method, &graphs.nonlinear) {
@@ -66,7 +68,8 @@ fn map(subject: &Subject, request: &ExplainRequest, graphs: &SharedGraphs) -> Re
             (None, None) => Method::Cam,
         };
         let values = graphs.forward(&prepared.row)?;
-        let class = subject.class(&graphs, &values, request.class)?;
+        let scores = averaged.map_or_else(|| subject.own_scores(&graphs, &values), Ok)?;
+        let class = subject.class(&scores, request.class)?;
         let mut seed = vec![0.0; class.index + 1];
         seed[class.index] = 1.0;
         let weights = graphs.back(&values, seed)?;

@@ -74,6 +74,11 @@ impl Admission {
         Ok(Self { inner, model, graph, work, deadline, outcome: Outcome::Canceled })
     }
 
+    /// What a request's body says of it, where only parsing it could tell: what is asked for, and when the answer is of no use any more.
+    pub fn change(&mut self, work: Work, deadline: Option<Instant>) {
+        (self.work, self.deadline) = (work, deadline);
+    }
+
     /// Passes `result` on, and counts the request as failed where it is an error: for what a handler finds wrong before it asks for
     /// anything.
     ///

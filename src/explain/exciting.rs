@@ -6,8 +6,9 @@ use bytes::Bytes;
 use image::{RgbImage, imageops};
 
 use super::graphs::Graphs;
+use super::prepared::Prepared;
 use super::projection::{Peak, graphs, peak_of, peaks, project, shown};
-use super::subject::{Prepared, Subject, lock};
+use super::subject::{Subject, lock};
 use super::{Exciting, ExcitingPicture, ExcitingRequest, picture};
 use crate::error::{Error, Result};
 

@@ -1,14 +1,15 @@
 //! Why a model answers what it does, and what its layers see: out of the model's own ONNX graph.
 //!
 //! Explanations run on graphs of their own, on the CPU, made when they are first needed and kept in a bounded cache, and at most a
-//! few at a time, on threads that give way to all others, so that they never slow classification by more than their share. Occlusion alone
-//! runs the model as it is, through its queue and behind every request. This module must not know of HTTP or gRPC, nor the facade
+//! few at a time, on threads that give way to all others, so that they never slow classification by more than their share. Occlusion, and
+//! the crops of a picture that has several, run the model as it is, through its queue and behind every request. This module must not know of HTTP or gRPC, nor the facade
 //! that classifies.
 
 mod activation;
 mod adjoint;
 mod admission;
 mod cache;
+mod class;
 mod config;
 mod exciting;
 mod features;
@@ -18,6 +19,7 @@ mod metrics;
 mod network;
 mod occlusion;
 mod picture;
+mod prepared;
 mod projection;
 mod request;
 mod subject;

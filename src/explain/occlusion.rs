@@ -1,6 +1,7 @@
 //! Occlusion: a square covers one part of the network's input after the other, and what that does to a class's probability is a map of
 //! what the class depends on. Works with any model, since it runs it as it is.
 
+use super::class::ClassScores;
 use super::subject::Subject;
 use super::{ExplainRequest, Explanation, Heatmap, Method};
 use crate::error::{Error, Result};
@@ -51,16 +52,18 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
         return Err(Error::invalid(message));
     }
     let (prepared, display) = subject.prepare_with_display(&request.picture)?;
-    let output = subject.graph.interface().class_output;
-    let (whole, scores) = (subject.class_scores(prepared.row.clone())?, output.scores);
-    let class = subject.scored(&postprocess::to_f32(&whole)?, scores, request.class)?;
+    let averaged = subject.averaged_scores(&prepared)?;
+    let scores = subject.graph.interface().class_output.scores;
+    let whole = subject.class_scores(prepared.row.clone())?;
+    let own = ClassScores { row: postprocess::to_f32(&whole)?.into_owned(), scores };
+    let class = subject.class(averaged.as_ref().unwrap_or(&own), request.class)?;
+    // Squares cover what is explained: of several crops the one, whose own probability falls.
+    let uncovered = probability(&whole, scores, class.index)?;
 
     let mut data = Vec::with_capacity(count);
-    // Small ones: what is urgent waits for no more than such a run.
-    let smallest = subject.graph.scheduler().options().run_rows(1);
     let places: Vec<_> =
         (0..count).map(|place| (rows.range(place / columns.count), columns.range(place % columns.count))).collect();
-    for batch in places.chunks(smallest) {
+    for batch in places.chunks(subject.smallest_batch()) {
         subject.check_canceled()?;
         let mut bytes = Vec::with_capacity(batch.len() * prepared.row.bytes().len());
         for (rows, columns) in batch {
@@ -73,7 +76,7 @@ pub(super) fn occlusion(subject: &Subject, request: &ExplainRequest) -> Result<E
         let answers = subject.class_scores(Tensor::new(prepared.row.data_type(), shape, bytes.into())?)?;
         for row in 0..batch.len() {
             let covered = probability(&answers.rows(row, 1), scores, class.index)?;
-            data.push((f64::from(class.score) - covered) as f32);
+            data.push((uncovered - covered) as f32);
         }
     }
     let heatmap = Heatmap { height: rows.count, width: columns.count, data };

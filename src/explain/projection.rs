@@ -5,8 +5,9 @@ use image::RgbImage;
 use super::adjoint::Rule;
 use super::cache::{Purpose, SharedGraphs};
 use super::graphs::{Graphs, Plan, Values};
+use super::prepared::Prepared;
 use super::request::check_finite;
-use super::subject::{Prepared, Subject, lock};
+use super::subject::{Subject, lock};
 use super::{ExplainRequest, Explanation, Heatmap, Method, Unit, picture};
 use crate::error::{Error, Result};
 
@@ -49,18 +50,27 @@ pub(super) fn graphs(subject: &Subject, rule: Rule, layer: Option<&str>) -> Resu
 /// `InvalidArgument` for a unit or class that there is not.
 pub(super) fn projection(subject: &Subject, request: &ExplainRequest, rule: Rule) -> Result<Explanation> {
     let graphs = graphs(subject, rule, request.layer.as_deref())?;
-    let prepared = subject.prepare(&request.picture)?;
+    let is_of_classes = request.layer.is_none();
+    let prepared =
+        if is_of_classes { subject.prepare_with_crops(&request.picture) } else { subject.prepare(&request.picture) }?;
+    let averaged = subject.averaged_scores(&prepared)?;
     let mut graphs = lock(&graphs);
     let values = graphs.forward(&prepared.row)?;
     let row = Graphs::row(&values, &graphs.from)?;
     let mut peaks = peaks(&row, &graphs)?;
-    // Units of the class scores are classes.
+    // Units of the class scores are classes, of which classification says which is the strongest.
     let unit = request.unit.or(request.class);
-    let class = if request.layer.is_none() { Some(subject.class(&graphs, &values, unit)?) } else { None };
+    let scores =
+        if is_of_classes { Some(averaged.map_or_else(|| subject.own_scores(&graphs, &values), Ok)?) } else { None };
+    let class = scores.as_ref().map(|scores| subject.class(scores, unit)).transpose()?;
     match unit {
         Some(unit) => peaks = vec![peak_of(&peaks, unit, &graphs.layer)?],
         None => {
-            peaks.sort_by(|a, b| b.activation.total_cmp(&a.activation));
+            let score = |peak: &Peak| match &scores {
+                Some(scores) => scores.row.get(peak.unit).copied().unwrap_or(f32::NEG_INFINITY),
+                None => peak.activation,
+            };
+            peaks.sort_by(|a, b| score(b).total_cmp(&score(a)));
             peaks.truncate(request.count.unwrap_or(1));
         }
     }
@@ -103,7 +113,10 @@ pub(super) fn peaks(row: &[f32], graphs: &Graphs) -> Result<Vec<Peak>> {
 /// # Errors
 /// `InvalidArgument` when there is no such unit.
 pub(super) fn peak_of(peaks: &[Peak], unit: usize, layer: &str) -> Result<Peak> {
-    let missing = || Error::invalid(format!("there is no unit {unit}: the layer {layer} has {}", peaks.len()));
+    let missing = || {
+        let last = peaks.len().saturating_sub(1);
+        Error::invalid(format!("there is no unit {unit}: the layer {layer} has the units 0 to {last}"))
+    };
     peaks.get(unit).copied().ok_or_else(missing)
 }
 

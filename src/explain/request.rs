@@ -79,7 +79,7 @@ pub struct ExplainRequest {
     pub picture: Bytes,
     /// How; `None` takes CAM where the model's head allows it, else Grad-CAM, or occlusion where there are no maps or no way back to them.
     pub method: Option<Method>,
-    /// The class that is asked about; `None` takes the most probable. Not with the `layer` or `unit` of a projection.
+    /// The class that is asked about; `None` takes the one that classification answers first. Not with the `layer` or `unit` of a projection.
     pub class: Option<usize>,
     /// The layer whose unit is projected, or whose maps Grad-CAM weighs. `None` takes the class scores and the last feature maps.
     pub layer: Option<String>,

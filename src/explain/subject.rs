@@ -3,27 +3,20 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use image::RgbImage;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::cache::{Cache, Purpose, SharedGraphs};
-use super::graphs::{Graphs, Plan, Values};
+use super::graphs::{Graphs, Plan};
 use super::network::Network;
-use super::{ExplainMetrics, Heatmap, filters, picture};
+use super::{ExplainMetrics, filters};
 use crate::engine::{GraphOptimization, Runtime};
 use crate::error::{Error, Result};
-use crate::postprocess::{self, Class, Scores};
-use crate::preprocess::{self, Color, Extent, Frame, Interpolation, Layout, PictureLimits, Preprocessor, Recipe};
+use crate::preprocess::{Layout, PictureLimits};
 use crate::repository::{GraphModel, Model};
 use crate::scheduler::{Answer, Submission};
 use crate::telemetry::Trace;
-use crate::tensor::{DataType, Tensor};
-
-/// The longer side of the picture that a heatmap is laid over is at most this.
-const DISPLAY_SIDE: u32 = 800;
-/// The longer side of the network's input is at least this many pixels of it.
-const LEAST_SHOWN: f64 = 16.0;
+use crate::tensor::Tensor;
 
 /// What explaining a model takes.
 #[derive(Debug)]
@@ -40,29 +33,6 @@ pub(super) struct Subject {
     pub(super) asked: watch::Receiver<()>,
     /// Where what a thread waits for is done.
     pub(super) tasks: Handle,
-}
-
-/// A picture as the network gets it.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    /// `[1, …]`
-    pub(super) row: Tensor,
-    pub(super) frame: Frame,
-}
-
-/// What a heatmap is laid over: the whole picture, upright, or of one so long that the network's input would be a speck of it, the input.
-#[derive(Debug)]
-pub(super) struct Display {
-    picture: RgbImage,
-    /// Where the network's input lies in it.
-    frame: Frame,
-}
-
-impl Display {
-    /// It with `heatmap` over it, as PNG.
-    pub(super) fn overlaid(&self, heatmap: &Heatmap) -> Result<Vec<u8>> {
-        picture::png(&picture::overlay(&self.picture, heatmap, &self.frame))
-    }
 }
 
 impl Subject {
@@ -103,6 +73,11 @@ impl Subject {
     /// `Unavailable` when nobody waits for the answer any more.
     pub(super) fn check_canceled(&self) -> Result<()> {
         if self.asked.has_changed().is_err() { Err(canceled()) } else { Ok(()) }
+    }
+
+    /// How many rows are run at a time in the model's queue: what is urgent waits for no more than such a run.
+    pub(super) fn smallest_batch(&self) -> usize {
+        self.graph.scheduler().options().run_rows(1)
     }
 
     /// Has the model run `rows`, `[N, …]`, behind all that its clients want. Returns its class scores.
@@ -146,86 +121,6 @@ impl Subject {
         output.cloned().ok_or_else(|| Error::internal("the model's answer lacks the class scores"))
     }
 
-    /// Makes an encoded picture the network's input: of several crops, the one in the middle.
-    pub(super) fn prepare(&self, encoded: &[u8]) -> Result<Prepared> {
-        self.decode(encoded, |_| Ok(None)).map(|(prepared, _)| prepared)
-    }
-
-    /// As [`Subject::prepare`], with the network's input as pixels.
-    pub(super) fn prepare_with_pixels(&self, encoded: &[u8]) -> Result<(Prepared, RgbImage)> {
-        let (prepared, pixels) = self.decode(encoded, |_| self.input_pixels().map(Some))?;
-        Ok((prepared, pixels.ok_or_else(unlike)?))
-    }
-
-    /// As [`Subject::prepare`], with what a heatmap is laid over.
-    pub(super) fn prepare_with_display(&self, encoded: &[u8]) -> Result<(Prepared, Display)> {
-        let mut is_whole = true;
-        let (prepared, picture) = self.decode(encoded, |own| {
-            let Some((width, height)) = display_size(&own.frame(encoded, &self.limits)?) else {
-                is_whole = false;
-                return self.input_pixels().map(Some);
-            };
-            let recipe = Recipe {
-                resize: Extent::Size([height, width]),
-                crop: Extent::NONE,
-                interpolation: Interpolation::Bilinear,
-                color: Some(Color::Rgb),
-                layout: Some(Layout::Nhwc),
-                exif_orientation: self.model.config().preprocess.exif_orientation,
-                ..Recipe::default()
-            };
-            pixels(&recipe, height, width).map(Some)
-        })?;
-        let picture = picture.ok_or_else(unlike)?;
-        let frame = if is_whole {
-            prepared.frame
-        } else {
-            let (picture_width, picture_height) = picture.dimensions();
-            let (width, height) = (picture_width as f32, picture_height as f32);
-            Frame { picture_width, picture_height, x: 0.0, y: 0.0, width, height }
-        };
-        Ok((prepared, Display { picture, frame }))
-    }
-
-    /// Decodes a picture once, for the network and for what `beside` says to the network's own preprocessor.
-    fn decode(
-        &self,
-        encoded: &[u8],
-        beside: impl FnOnce(&Preprocessor) -> Result<Option<Preprocessor>>,
-    ) -> Result<(Prepared, Option<RgbImage>)> {
-        let own = self.graph.preprocessor();
-        let middle = if own.crops() == 1 { None } else { Some(self.middle_crop()?) };
-        let own = middle.as_ref().unwrap_or(own);
-        let beside = beside(own)?;
-        let wanted: Vec<_> = std::iter::once(own).chain(&beside).collect();
-        let mut tensors = preprocess::tensors(encoded, &self.limits, &wanted)?.into_iter();
-        let (row, frame) = tensors.next().ok_or_else(unlike)?;
-        let picture = tensors.next().map(|(pixels, _)| rgb(&pixels)).transpose()?;
-        Ok((Prepared { row, frame }, picture))
-    }
-
-    /// What makes a picture the network's input where the recipe takes several crops.
-    fn middle_crop(&self) -> Result<Preprocessor> {
-        let recipe = Recipe { crops: 1, ..self.model.config().preprocess.clone() };
-        let shape = self.graph.preprocessor().row_shape().map(|size| size as i64);
-        preprocessor(&recipe, &shape, self.graph.interface().input.data_type)
-    }
-
-    /// What makes a picture the pixels of the network's input.
-    fn input_pixels(&self) -> Result<Preprocessor> {
-        let (height, width) = self.graph.input_size();
-        let recipe = Recipe {
-            crops: 1,
-            color: Some(Color::Rgb),
-            layout: Some(Layout::Nhwc),
-            scale: None,
-            mean: None,
-            std: None,
-            ..self.model.config().preprocess.clone()
-        };
-        pixels(&recipe, height as u32, width as u32)
-    }
-
     /// A row of the network's input, or what came back to it, as planes `[3, height, width]` of red, green and blue; of gray pictures one
     /// plane.
     pub(super) fn planes(&self, row: &[f32]) -> Vec<f32> {
@@ -241,63 +136,10 @@ impl Subject {
         };
         if planes.len() == area { planes } else { filters::rgb(&planes, preprocessor.color()) }
     }
-
-    /// What the logits of a run say of `class`, or of the most probable one.
-    pub(super) fn class(&self, graphs: &Graphs, values: &Values, class: Option<usize>) -> Result<Class> {
-        let output = self.graph.interface().class_output;
-        let name = graphs.logits.as_deref().unwrap_or(self.class_output());
-        let scores = if name == self.class_output() { output.scores } else { Scores::Logits };
-        self.scored(&Graphs::row(values, name)?, scores, class)
-    }
-
-    /// What a row of class scores says of `class`, or of the most probable one.
-    pub(super) fn scored(&self, row: &[f32], scores: Scores, class: Option<usize>) -> Result<Class> {
-        let index = match class {
-            Some(class) if class < row.len() => class,
-            Some(class) => {
-                return Err(Error::invalid(format!("there is no class {class}: the model has {}", row.len())));
-            }
-            None => postprocess::classify(row, scores, 1)?[0].0,
-        };
-        let score = postprocess::probabilities(row, scores)?[index] as f32;
-        Ok(self.model.class(index, score))
-    }
 }
 
 fn canceled() -> Error {
     Error::unavailable("nobody waits for the answer any more")
-}
-
-fn preprocessor(recipe: &Recipe, shape: &[i64], data_type: DataType) -> Result<Preprocessor> {
-    Preprocessor::new(recipe, shape, data_type).map_err(|error| {
-        Error::internal("the picture cannot be prepared for an explanation").with_source(error.to_string())
-    })
-}
-
-/// The width and height that a picture is shown with; none where that would leave next to nothing of the network's input to be seen.
-fn display_size(frame: &Frame) -> Option<(u32, u32)> {
-    let (width, height) = (frame.picture_width, frame.picture_height);
-    let scale = (f64::from(DISPLAY_SIDE) / f64::from(width.max(height))).min(1.0);
-    let side = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
-    let shown = f64::from(frame.width.max(frame.height)) * scale;
-    // A picture that is hardly larger than that itself is shown whole.
-    let least = LEAST_SHOWN.min(f64::from(width.max(height)) / 2.0);
-    (shown >= least).then(|| (side(width), side(height)))
-}
-
-/// What gives a picture's pixels as `recipe` has them.
-fn pixels(recipe: &Recipe, height: u32, width: u32) -> Result<Preprocessor> {
-    preprocessor(recipe, &[i64::from(height), i64::from(width), 3], DataType::Uint8)
-}
-
-fn unlike() -> Error {
-    Error::internal("a picture became something else than was asked for")
-}
-
-/// A tensor `[1, height, width, 3]` of pixels.
-fn rgb(tensor: &Tensor) -> Result<RgbImage> {
-    let &[1, height, width, 3] = tensor.shape() else { return Err(unlike()) };
-    RgbImage::from_raw(width as u32, height as u32, tensor.bytes().to_vec()).ok_or_else(unlike)
 }
 
 /// The graphs, for as long as this caller uses them.

@@ -133,6 +133,7 @@ async fn explain(
         }),
         frame: Some(pb::Frame { x, y, width, height, picture_width, picture_height }),
         png: answer.png.into(),
+        model_loaded_ms: model.loaded_ms(),
     })
 }
 
@@ -143,7 +144,7 @@ fn request_of(request: pb::ClassifyRequest) -> ClassifyRequest {
 
 fn model(inference: &Inference, name: &str, version: &str) -> DomainResult<Arc<Model>> {
     match (name, version) {
-        ("", "") => inference.default_model(),
+        ("", "") => inference.default_model("name one as `model_name`, or configure a default"),
         ("", _) => Err(Error::invalid("a version is named, but no model")),
         (name, "") => inference.model(name, None),
         (name, version) => inference.model(name, Some(parse_version(name, version)?)),
@@ -156,6 +157,7 @@ fn response(model: &Model, answer: Classification) -> pb::ClassifyResponse {
         model_version: model.version().to_string(),
         predictions: answer.predictions.into_iter().map(prediction).collect(),
         timing: Some(timing(answer.timing)),
+        model_loaded_ms: model.loaded_ms(),
     }
 }
 

@@ -18,7 +18,6 @@ use serde_json::value::RawValue;
 use super::error::HttpResult;
 use super::extract::{Parameters, Payload, Target};
 use super::json::{self, off_worker};
-use super::models::loaded_ms;
 use super::openapi::{Operation, Tag};
 use super::tensor_json::read_base64_list;
 use super::{App, AppState};
@@ -87,7 +86,8 @@ pub(super) async fn default_model(
     headers: HeaderMap,
     payload: Payload,
 ) -> HttpResult<Response> {
-    let model = app.inference.default_model()?;
+    let model =
+        app.inference.default_model("name one in the path, /v1/models/{model}/classify, or configure a default")?;
     classify(&app, model, &options, &headers, payload).await
 }
 
@@ -127,7 +127,7 @@ pub(super) async fn classify(
     Ok(Json(AnswerJson {
         model_name: model.name(),
         model_version: model.version().to_string(),
-        model_loaded_ms: loaded_ms(&model),
+        model_loaded_ms: model.loaded_ms(),
         predictions: answer.predictions.iter().map(PredictionJson::from).collect(),
         timing: TimingJson::from(answer.timing),
     })
@@ -139,9 +139,8 @@ pub(super) async fn classify(
 struct AnswerJson<'a> {
     model_name: &'a str,
     model_version: String,
-    /// When that was loaded, in milliseconds since 1970: another when it has been loaded again. An ensemble has no time of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model_loaded_ms: Option<u64>,
+    /// When that was loaded, in milliseconds since 1970: another when it, or a member of the ensemble that it is, has been loaded again.
+    model_loaded_ms: u64,
     /// One for each picture, in order.
     predictions: Vec<PredictionJson<'a>>,
     timing: TimingJson,

@@ -1,11 +1,9 @@
 //! Explanations: `explain`, `filters`, `features` and `exciting` below a model's path, and the verb `:explain`.
 
 mod json;
+mod options;
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -13,11 +11,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use schemars::JsonSchema;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 
 use self::json::{ExcitingJson, FeaturesJson, FiltersJson};
 pub(super) use self::json::{ExplanationJson, OfModel};
+use self::options::{ExcitingOptions, FeaturesOptions};
+pub(super) use self::options::{NoOptions, Options};
 use super::classify::read_pictures;
 use super::error::HttpResult;
 use super::extract::{Parameters, Payload, Target};
@@ -25,78 +24,11 @@ use super::json::off_worker;
 use super::openapi::{Operation, Tag};
 use super::{App, AppState};
 use crate::error::{Error, Result};
-use crate::explain::{Admission, ExcitingRequest, ExplainRequest, Method, Rule, Work};
+use crate::explain::{ExcitingRequest, Method, Rule, Work};
 use crate::inference::deadline;
-use crate::repository::Model;
 
 /// Tells what keeps answers, a proxy for instance, that one for another `Accept` is another.
 const VARIES: (HeaderName, &str) = (header::VARY, "accept");
-
-/// What may be said beside the picture, in the query.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Options {
-    /// `cam`, `gradcam`, `occlusion`, `deconvnet`, `guided` or `gradient`; `cam` where the head allows it, else `gradcam`, or `occlusion`
-    /// where there are no feature maps or no way back to them.
-    #[serde(default, deserialize_with = "parsed")]
-    #[schemars(with = "Option<String>")]
-    method: Option<Method>,
-    /// The class that is asked about, by its index; the most probable one.
-    #[serde(default, deserialize_with = "number")]
-    class: Option<usize>,
-    /// The layer whose maps are weighted, or whose units are taken back.
-    layer: Option<String>,
-    /// The unit of the layer that is taken back: a channel; the strongest.
-    #[serde(default, deserialize_with = "number")]
-    unit: Option<usize>,
-    /// How many of the strongest units are taken back, each by itself; 1.
-    #[serde(default, deserialize_with = "number")]
-    #[schemars(range(min = 1, max = ExplainRequest::MAX_UNITS))]
-    count: Option<usize>,
-    /// Of occlusion: the side of the square, in pixels of the network's input; a sixth of that.
-    #[serde(default, deserialize_with = "number")]
-    #[schemars(range(min = 1))]
-    patch: Option<usize>,
-    /// Of occlusion: how far the square moves; half of the patch.
-    #[serde(default, deserialize_with = "number")]
-    #[schemars(range(min = 1))]
-    stride: Option<usize>,
-    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
-    #[serde(default, deserialize_with = "number")]
-    timeout_ms: Option<u64>,
-}
-
-impl Options {
-    /// Admits a request that came with `payload`.
-    pub(super) fn admit(&self, app: &App, model: &Arc<Model>, payload: &Payload) -> Result<Admission> {
-        let deadline = deadline(payload.received, self.timeout_ms.map(Duration::from_millis));
-        app.explainer.admit(Arc::clone(model), Work::Explanation(self.method), deadline)
-    }
-
-    pub(super) fn request(&self, picture: Bytes) -> ExplainRequest {
-        ExplainRequest {
-            picture,
-            method: self.method,
-            class: self.class,
-            layer: self.layer.clone(),
-            unit: self.unit,
-            count: self.count,
-            patch: self.patch,
-            stride: self.stride,
-        }
-    }
-}
-
-fn parsed<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
-}
-
-/// A number from 0 on: where it is none, that is said in words that need no knowledge of parsers.
-fn number<'de, T: FromStr, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let unlike = || D::Error::custom(format!("{text} is not a whole number from 0 on"));
-    text.parse().map(Some).map_err(|_| unlike())
-}
 
 /// What the document says of [`explain`].
 pub(super) fn operation() -> Operation {
@@ -136,11 +68,6 @@ pub(super) async fn explain(
     numbers_response(numbers, move || OfModel::new(&model, ExplanationJson::from(explanation))).await
 }
 
-/// Nothing may be said in the query.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoOptions {}
-
 /// What the document says of [`filters`].
 pub(super) fn filters_operation() -> Operation {
     answers_a_picture::<FiltersJson>(
@@ -166,17 +93,6 @@ pub(super) async fn filters(
     numbers_response(filters.weights.len(), move || OfModel::new(&model, FiltersJson::from(filters))).await
 }
 
-/// The layer that a request is about.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FeaturesOptions {
-    /// Its name, as `/architecture` has it.
-    layer: String,
-    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
-    #[serde(default, deserialize_with = "number")]
-    timeout_ms: Option<u64>,
-}
-
 /// What the document says of [`features`].
 pub(super) fn features_operation() -> Operation {
     answers_a_picture::<FeaturesJson>(
@@ -197,44 +113,15 @@ pub(super) async fn features(
     payload: Payload,
 ) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
-    let deadline = deadline(payload.received, options.timeout_ms.map(Duration::from_millis));
+    let layer = options.layer(&model)?;
+    let deadline = deadline(payload.received, options.timeout());
     let mut admission = app.explainer.admit(Arc::clone(&model), Work::Features, deadline)?;
     let picture = admission.note(read_picture(&app, &headers, payload.bytes).await)?;
-    let features = admission.features(picture, options.layer).await?;
+    let features = admission.features(picture, layer).await?;
     if prefers_png(&headers) {
         return Ok(picture_response(features.png));
     }
     numbers_response(features.channels.len(), move || OfModel::new(&model, FeaturesJson::from(features))).await
-}
-
-/// The unit that a request is about, and how many pictures are wanted.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ExcitingOptions {
-    /// The layer's name.
-    layer: String,
-    /// The unit: a channel of the layer.
-    #[serde(deserialize_with = "unit")]
-    unit: usize,
-    /// How many pictures are wanted.
-    #[serde(default, deserialize_with = "number")]
-    #[schemars(range(min = 1), default = "default_count")]
-    count: Option<usize>,
-    /// `deconvnet`, `guided` or `gradient`; `deconvnet`.
-    #[serde(default, deserialize_with = "parsed")]
-    #[schemars(with = "Option<String>")]
-    method: Option<Method>,
-    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
-    #[serde(default, deserialize_with = "number")]
-    timeout_ms: Option<u64>,
-}
-
-fn default_count() -> usize {
-    ExcitingRequest::DEFAULT_COUNT
-}
-
-fn unit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    number(deserializer)?.ok_or_else(|| D::Error::missing_field("unit"))
 }
 
 /// What the document says of [`exciting`].
@@ -258,21 +145,17 @@ pub(super) async fn exciting(
 ) -> HttpResult<Response> {
     let rule = options.method.map_or(Ok(Rule::Deconvnet), Method::rule)?;
     let model = app.inference.model(&target.model, target.version)?;
-    let deadline = deadline(payload.received, options.timeout_ms.map(Duration::from_millis));
+    let (layer, unit) = options.unit(&model)?;
+    let deadline = deadline(payload.received, options.timeout());
     let mut admission = app.explainer.admit(Arc::clone(&model), Work::Exciting, deadline)?;
     let pictures = admission.note(read_pictures(&app, &headers, payload.bytes).await)?;
-    let request = ExcitingRequest {
-        layer: options.layer,
-        unit: options.unit,
-        count: options.count.unwrap_or_else(default_count),
-        rule,
-    };
+    let request = ExcitingRequest { layer, unit, count: options.count.unwrap_or(ExcitingRequest::DEFAULT_COUNT), rule };
     let pictures = pictures.into_iter().enumerate().map(|(index, bytes)| (format!("picture {index}"), Ok(bytes)));
     let exciting = admission.exciting(request, pictures).await?;
     if prefers_png(&headers) {
         return Ok(picture_response(exciting.png));
     }
-    numbers_response(0, move || OfModel::new(&model, ExcitingJson::new(options.unit, exciting))).await
+    numbers_response(0, move || OfModel::new(&model, ExcitingJson::new(unit, exciting))).await
 }
 
 async fn read_picture(app: &App, headers: &HeaderMap, body: Bytes) -> Result<Bytes> {

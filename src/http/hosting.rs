@@ -37,7 +37,7 @@ pub(super) async fn invoke(
     struct Keys {
         instances: Option<IgnoredAny>,
     }
-    let model = app.inference.default_model()?;
+    let model = app.inference.default_model("configure a default, since this path names none")?;
     if Form::of(headers.get(header::CONTENT_TYPE))? == Form::Json {
         let keys: Keys = json::parse(&payload.bytes, app.config.max_json_depth, "a request with images or instances")?;
         if keys.instances.is_some() {

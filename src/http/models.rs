@@ -1,7 +1,6 @@
 //! `GET /v1/models`: what there is to use.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::State;
@@ -14,7 +13,7 @@ use super::extract::Target;
 use super::openapi::{Operation, Tag};
 use super::{App, AppState};
 use crate::error::Error;
-use crate::repository::{Kind, Model, ModelState};
+use crate::repository::{Kind, ModelState};
 
 /// `GET /v1/models`: the names, as KServe's V1 protocol lists them, and details.
 pub(super) async fn list(State(app): AppState) -> Response {
@@ -64,7 +63,7 @@ struct Details {
     name: String,
     /// The versions that are ready, ascending.
     versions: Vec<String>,
-    /// When each of these was loaded, in milliseconds since 1970; an ensemble has no time of its own.
+    /// When each of these was loaded, in milliseconds since 1970; of an ensemble, when it or one of its members was last.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     loaded_ms: BTreeMap<String, u64>,
     /// `READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`.
@@ -89,16 +88,6 @@ struct Details {
 struct InputSize {
     height: usize,
     width: usize,
-}
-
-/// When the model was loaded, in milliseconds since 1970, which tells it from the same version loaded again. An ensemble has no time of
-/// its own.
-pub(super) fn loaded_ms(model: &Model) -> Option<u64> {
-    model.graph().map(|graph| milliseconds(graph.loaded()))
-}
-
-fn milliseconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 fn all_details(app: &App) -> BTreeMap<String, Details> {
@@ -128,9 +117,9 @@ fn all_details(app: &App) -> BTreeMap<String, Details> {
     for model in ready {
         if let Some(details) = all.get_mut(model.name()) {
             details.classes = model.class_count();
+            details.loaded_ms.insert(model.version().to_string(), model.loaded_ms());
             match model.kind() {
                 Kind::Graph(graph) => {
-                    details.loaded_ms.insert(model.version().to_string(), milliseconds(graph.loaded()));
                     let (height, width) = graph.input_size();
                     details.input_size = Some(InputSize { height, width });
                     details.provider = Some(graph.provider());

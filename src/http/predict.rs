@@ -11,7 +11,7 @@ use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use schemars::JsonSchema;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -39,7 +39,7 @@ pub(super) fn operations() -> [(&'static str, Operation); 2] {
             "required": ["instances"],
             "properties": {
                 "instances": {"type": "array", "items": items},
-                "parameters": {"type": "object", "description": "The query's parameters, which these go before."},
+                "parameters": {"type": "object", "description": "The query's parameters, in the place of those of the query."},
             },
         })
     };
@@ -94,12 +94,10 @@ async fn explain(app: &App, model: Arc<Model>, options: &explain::Options, paylo
     let limits = ReadLimits::of(app);
     let data_type = model.input().data_type;
     let bytes = payload.bytes.clone();
-    let read = off_worker(bytes.len(), move || read(&bytes, data_type, limits)).await;
-    let read = read.and_then(|(instances, parameters)| match parameters {
-        None => Ok(instances),
-        Some(_) => Err(Error::invalid("what is to be explained is said in the query, not in `parameters`")),
-    });
-    let instances = admission.note(read)?;
+    let read = off_worker(bytes.len(), move || read(&bytes, "an explain request", data_type, limits)).await;
+    let (instances, parameters): (_, Option<explain::Options>) = admission.note(read)?;
+    let options = parameters.as_ref().unwrap_or(options);
+    admission.change(options.work(), options.deadline(&payload));
     let pictures = match instances {
         Instances::Pictures(pictures) => pictures,
         Instances::Tensor(tensor) if tensor.shape() == [0] => {
@@ -135,7 +133,8 @@ pub(super) async fn predict(
     let mut admission = app.inference.admit_unparsed(Arc::clone(&model), options.context(&payload))?;
     let limits = ReadLimits::of(app);
     let data_type = model.input().data_type;
-    let read = off_worker(payload.bytes.len(), move || read(&payload.bytes, data_type, limits)).await;
+    let read =
+        off_worker(payload.bytes.len(), move || read(&payload.bytes, "a predict request", data_type, limits)).await;
     let (instances, parameters) = match read {
         Ok(request) => request,
         Err(error) => {
@@ -194,11 +193,11 @@ enum Instances {
 
 /// Other keys, `signature_name` for instance, say nothing here and are ignored.
 #[derive(Deserialize)]
-struct RequestJson<'a> {
+struct RequestJson<'a, P> {
     #[serde(borrow)]
     instances: &'a RawValue,
     /// Vertex AI's place for options, which has no query. They go before the query's.
-    parameters: Option<Object<Options>>,
+    parameters: Option<Object<P>>,
 }
 
 #[derive(Deserialize)]
@@ -218,8 +217,13 @@ struct Base64Json<'a> {
 }
 
 /// Reads a request's instances. Numbers become a tensor of `data_type`.
-fn read(body: &[u8], data_type: DataType, limits: ReadLimits) -> Result<(Instances, Option<Options>)> {
-    let request: RequestJson = json::parse(body, limits.json_depth, "a predict request")?;
+fn read<P: DeserializeOwned>(
+    body: &[u8],
+    what: &str,
+    data_type: DataType,
+    limits: ReadLimits,
+) -> Result<(Instances, Option<P>)> {
+    let request: RequestJson<P> = json::parse(body, limits.json_depth, what)?;
     let instances = request.instances.get();
     let first = instances.strip_prefix('[').map(str::trim_ascii_start);
     let instances = if first.is_some_and(|first| first.starts_with('{')) {

@@ -7,7 +7,7 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
@@ -28,6 +28,7 @@ use crate::tensor::{DataType, TensorSpec};
 #[derive(Debug)]
 pub struct Ensemble {
     members: Vec<Member>,
+    loaded: SystemTime,
     requests: Arc<Requests>,
 }
 
@@ -58,6 +59,7 @@ pub(super) struct Definition {
     config: EnsembleConfig,
     /// From the ensemble's own file, else empty.
     labels: Vec<Arc<str>>,
+    loaded: SystemTime,
     requests: Arc<Requests>,
 }
 
@@ -208,7 +210,8 @@ impl Definition {
         let version = layout::versions(folder)?.last().copied().unwrap_or(1);
         let labels = labels::read(folder, config.labels.as_deref(), None)?;
         let requests = Arc::new(Requests { recorder: Recorder::default(), metrics: metrics.model(name, version) });
-        Ok(Self { name: name.to_owned(), version, path, config, labels, requests })
+        let loaded = SystemTime::now();
+        Ok(Self { name: name.to_owned(), version, path, config, labels, loaded, requests })
     }
 
     /// Whether the model in `folder` is an ensemble.
@@ -272,12 +275,13 @@ impl Definition {
             let message = format!("labels: has {} lines, but the members have {count} classes", labels.len());
             return Err(Error::unavailable(format!("{}: {message}", self.path.display())));
         }
+        let loaded = members.iter().map(|member| member.graph.loaded).fold(self.loaded, SystemTime::max);
         Ok(Model {
             name: self.name.clone(),
             version: self.version,
             config: self.model_config(),
             labels: labels.to_vec(),
-            kind: Kind::Ensemble(Ensemble { members, requests: Arc::clone(&self.requests) }),
+            kind: Kind::Ensemble(Ensemble { members, loaded, requests: Arc::clone(&self.requests) }),
             wire: None,
             interface: self.interface(class_count),
         })
@@ -316,6 +320,11 @@ impl Ensemble {
     /// The members, in the configuration's order.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// When it, or one of its members, was loaded last.
+    pub(super) fn loaded(&self) -> SystemTime {
+        self.loaded
     }
 
     /// The counts of requests.

@@ -40,11 +40,6 @@ impl GraphModel {
         self.provider
     }
 
-    /// When it was loaded.
-    pub fn loaded(&self) -> SystemTime {
-        self.loaded
-    }
-
     /// The file that it was loaded from.
     pub fn file(&self) -> &ModelFile {
         &self.file

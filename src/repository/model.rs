@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::info;
 
@@ -187,6 +187,16 @@ impl Model {
     /// The version: a number, its folder's name.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// When it was loaded, in milliseconds since 1970, which tells it from the same version loaded again. An ensemble was when it or one of
+    /// its members was last.
+    pub fn loaded_ms(&self) -> u64 {
+        let loaded = match &self.kind {
+            Kind::Graph(graph) => graph.loaded,
+            Kind::Ensemble(ensemble) => ensemble.loaded(),
+        };
+        loaded.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
     }
 
     /// The configuration it was loaded with.

@@ -45,11 +45,14 @@ impl ModelFile {
     /// # Errors
     /// `FailedPrecondition` when something else is in one of them than what was loaded.
     pub fn read(&self) -> Result<ModelProto> {
-        // The client need not know where models lie.
-        let changed = || {
-            Error::failed_precondition(
+        let changed = || match self.missing() {
+            Some(name) => Error::failed_precondition(format!(
+                "explanations read the model's file, and {name} is gone: they work again when it has been put back, or when the model has \
+                 been loaded again"
+            )),
+            None => Error::failed_precondition(
                 "the model's file has changed since it was loaded: this works again when the model has been loaded again",
-            )
+            ),
         };
         let mut model = onnx::read_model(&self.path).map_err(|error| changed().with_source(error))?;
         let folder = self.path.parent().unwrap_or(&self.path);
@@ -63,6 +66,12 @@ impl ModelFile {
             }
         }
         Ok(model)
+    }
+
+    /// The name of a file that the model is made of and that is there no more. Where models lie a client need not know.
+    fn missing(&self) -> Option<String> {
+        let mut paths = std::iter::once(&self.path).chain(self.digests.keys());
+        paths.find(|path| !path.exists())?.file_name().map(|name| name.to_string_lossy().into_owned())
     }
 
     fn is_as_noted(&self, path: &Path) -> io::Result<bool> {

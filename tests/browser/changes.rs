@@ -11,8 +11,13 @@ use crate::{Page, first_class, graphs};
 
 /// Two small models, which are loaded and unloaded by API. Filter k of the first adds k to a pixel's colours.
 pub(crate) async fn serve() -> (Server, Repository) {
+    serve_in(Repository::new()).await
+}
+
+/// As [`serve`], beside what is in `repository`.
+pub(crate) async fn serve_in(repository: Repository) -> (Server, Repository) {
     let recipe = format!("{PLAIN_RECIPE}resize = 8\n");
-    let repository = Repository::new().with("filters", &graphs::convolutional(8, 3), &recipe, "").with(
+    let repository = repository.with("filters", &graphs::convolutional(8, 3), &recipe, "").with(
         "means",
         &graphs::channel_means(8, None),
         &recipe,

@@ -79,3 +79,64 @@ pub(crate) async fn a_file_that_was_deleted_is_said_to_be_gone() {
     assert!(listed.iter().all(of_the_browser), "{listed:?}");
     server.shutdown().await;
 }
+
+/// Has the page's requests whose path has `part` in it answered by `answer`, a script in which `options` are those of `fetch`.
+fn answered_in(part: &str, answer: &str) -> String {
+    answered("", answer).replace("String(path).endsWith('')", &format!("String(path).includes('{part}')"))
+}
+
+/// Whether a card offers to ask again.
+const AGAIN: &str = "return document.querySelector('.again').checkVisibility()";
+
+pub(crate) async fn what_failed_can_be_asked_for_again() {
+    let (server, repository) = serve().await;
+    let page = Page::open_with_models(&server).await;
+    let browser = &page.browser;
+    browser.run(&answered_in("/classify", "Promise.reject(new TypeError('Failed to fetch'))"), json!([])).await;
+    page.drop_files(&[("a.png", png([200, 0, 0]))]).await;
+    let said = "return document.querySelector('.picture .error')?.textContent";
+    assert_eq!(browser.wait_for("the error", said).await, "The server does not answer.");
+    assert_eq!(browser.run(AGAIN, json!([])).await, true);
+    page.check_accessibility("a card without an answer").await;
+    browser.run(AS_IT_IS, json!([])).await;
+    browser.click(".again").await;
+    browser.wait_for("a class", &first_class("a.png")).await;
+    assert_eq!(browser.run(AGAIN, json!([])).await, false);
+    // What is no picture will not be one.
+    browser.click("#clear").await;
+    let text = repository.path().join("text.png");
+    std::fs::write(&text, "no picture").unwrap();
+    browser.type_into("#files", text.to_str().unwrap()).await;
+    browser.wait_for("the error", said).await;
+    assert_eq!(browser.run(AGAIN, json!([])).await, false);
+    page.close(1).await;
+    server.shutdown().await;
+}
+
+pub(crate) async fn nothing_is_waited_for_without_end() {
+    let (server, _repository) = serve().await;
+    let page = Page::open_with_models(&server).await;
+    let browser = &page.browser;
+    // Minutes pass in no time.
+    let hurry = "const own = AbortSignal.timeout.bind(AbortSignal);
+        AbortSignal.timeout = (ms) => own(ms >= 60_000 ? 300 : ms)";
+    browser.run(hurry, json!([])).await;
+    let never =
+        "new Promise((_, reject) => options.signal.addEventListener('abort', () => reject(options.signal.reason)))";
+    browser.run(&answered_in("/classify", never), json!([])).await;
+    page.drop_files(&[("a.png", png([200, 0, 0]))]).await;
+    let said = "return document.querySelector('.picture .error')?.textContent";
+    assert_eq!(browser.wait_for("the error", said).await, "The server has not answered for 120 seconds.");
+    // Nor where the answer begins and does not end.
+    let endless = "Promise.resolve(new Response(new ReadableStream({ start: (it) =>
+        options.signal.addEventListener('abort', () => it.error(options.signal.reason)) })))";
+    browser.run(AS_IT_IS, json!([])).await;
+    browser.click(".again").await;
+    browser.wait_for("a class", &first_class("a.png")).await;
+    browser.run(&answered_in("/explain", endless), json!([])).await;
+    browser.click(".explain").await;
+    let said = "return document.querySelector('.why .said.error')?.textContent";
+    assert_eq!(browser.wait_for("the error", said).await, "The server has not answered for 300 seconds.");
+    page.close(0).await;
+    server.shutdown().await;
+}

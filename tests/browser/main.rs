@@ -20,6 +20,7 @@ mod failures;
 mod key;
 mod outdated;
 mod pictures;
+mod versions;
 mod views;
 
 use std::path::{Path, PathBuf};
@@ -90,6 +91,11 @@ fn main() -> ExitCode {
             "an_explanation_is_never_of_another_model_than_the_answer",
             outdated::an_explanation_is_never_of_another_model_than_the_answer,
         ),
+        trial("an_answer_of_an_ensemble_says_so_too", outdated::an_answer_of_an_ensemble_says_so_too),
+        trial("no_answer_becomes_another_versions_unasked", versions::no_answer_becomes_another_versions_unasked),
+        trial("what_failed_can_be_asked_for_again", failures::what_failed_can_be_asked_for_again),
+        trial("nothing_is_waited_for_without_end", failures::nothing_is_waited_for_without_end),
+        trial("what_the_network_sees_is_never_a_speck", pictures::what_the_network_sees_is_never_a_speck),
         trial("pictures_are_drawn_as_they_are_classified", pictures::pictures_are_drawn_as_they_are_classified),
         trial("long_labels_leave_the_page_its_shape", views::long_labels_leave_the_page_its_shape),
         trial(

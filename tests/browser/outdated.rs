@@ -3,7 +3,7 @@
 use convoy::server::Server;
 use serde_json::json;
 
-use crate::changes::serve;
+use crate::changes::{serve, serve_in};
 use crate::client::send;
 use crate::server::{Repository, png};
 use crate::webdriver::Browser;
@@ -84,6 +84,23 @@ pub(crate) async fn an_explanation_is_never_of_another_model_than_the_answer() {
     explain(browser).await;
     assert_eq!(browser.wait_for("its age", OUTDATED).await, "The model has been loaded again since this answer.");
     assert_eq!(browser.run(PAINTED, json!([])).await, false);
+    page.close(0).await;
+    server.shutdown().await;
+}
+
+pub(crate) async fn an_answer_of_an_ensemble_says_so_too() {
+    let pair = Repository::new();
+    std::fs::create_dir(pair.path().join("pair")).unwrap();
+    std::fs::write(pair.path().join("pair/config.toml"), "members = ['filters', 'means']").unwrap();
+    let (server, repository) = serve_in(pair).await;
+    let page = Page::open_with_models(&server).await;
+    let browser = &page.browser;
+    browser.choose("#model", "pair").await;
+    page.drop_files(&[("a.png", png([200, 0, 0]))]).await;
+    browser.wait_for("a class", &first_class("a.png")).await;
+    assert_eq!(browser.run(OUTDATED, json!([])).await, json!(null));
+    load(&server, &repository, "1", 3).await;
+    assert_eq!(browser.wait_for("its age", OUTDATED).await, "The model has been loaded again since this answer.");
     page.close(0).await;
     server.shutdown().await;
 }

@@ -5,7 +5,8 @@ use std::io::Cursor;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use serde_json::json;
 
-use crate::{Page, changes, first_class, photo, serve};
+use crate::server::{PLAIN_RECIPE, Repository, config, start};
+use crate::{Page, changes, first_class, graphs, photo, serve};
 
 fn encoded(picture: impl Into<DynamicImage>) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
@@ -106,4 +107,26 @@ pub(crate) async fn pictures_are_drawn_as_they_are_classified() {
     browser.wait_for("the whole picture", whole).await;
     page.close(0).await;
     server.shutdown().await;
+}
+
+pub(crate) async fn what_the_network_sees_is_never_a_speck() {
+    let model = graphs::convolutional(8, 3);
+    // One squeezes whole pictures, the other cuts 8×8 pixels out of their middle.
+    let squeezing = format!("{PLAIN_RECIPE}resize = [8, 8]\ncrop = 'none'\n");
+    let cutting = format!("{PLAIN_RECIPE}resize = 'none'\n");
+    for (recipe, width, height) in [(squeezing, 3000, 2), (cutting, 1601, 1201)] {
+        let repository = Repository::new().with("filters", &model, &recipe, "");
+        let server = start(config(&repository)).await;
+        let page = Page::open_with_models(&server).await;
+        let browser = &page.browser;
+        page.drop_files(&[("a.png", encoded(RgbImage::from_pixel(width, height, Rgb([90; 3]))))]).await;
+        browser.wait_for("its class", &first_class("a.png")).await;
+        browser.click(".explain").await;
+        let size = "const said = document.querySelector('.why .said').textContent;
+            const it = document.querySelector('.picture canvas');
+            return said.includes('Strongest') && [it.width, it.height]";
+        assert_eq!(browser.wait_for("the map", size).await, json!([480, 480]), "{recipe}");
+        page.close(0).await;
+        server.shutdown().await;
+    }
 }

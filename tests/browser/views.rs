@@ -125,6 +125,9 @@ pub(crate) async fn long_labels_leave_the_page_its_shape() {
         // Two lines of each, and the rest in its title.
         let heights = "return Math.max(...[...document.querySelectorAll('.classes li')].map(it => it.offsetHeight))";
         assert!(browser.run(heights, json!([])).await.as_u64().unwrap() < 60, "at {width}");
+        let cut = "const it = document.querySelector('.classes li:last-child .label');
+            return it.scrollHeight > it.clientHeight && getComputedStyle(it).overflowY";
+        assert_eq!(browser.run(cut, json!([])).await, "hidden", "at {width}");
         let title = "return document.querySelector('.classes li:last-child .label').title.length";
         assert_eq!(browser.run(title, json!([])).await, 400, "at {width}");
         page.keep_screenshot(&format!("long-labels-{width}")).await;

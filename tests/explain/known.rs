@@ -6,37 +6,14 @@ use convoy::onnx::{AttributeProto, TensorProto};
 use convoy::tensor::Tensor;
 use image::{Rgb, RgbImage};
 
+use super::colors::{colors, initializer};
 use super::graphs::{model, node, value};
 use super::{Fixture, decoded, png};
 
-const PLAIN: &str = "[preprocess]\nresize = 32\nscale = 0.00392156862745098\n";
-
-fn initializer(name: &str, shape: &[usize], values: Vec<f32>) -> TensorProto {
-    TensorProto::new(name, &Tensor::from_vec(shape.to_vec(), values).unwrap()).unwrap()
-}
-
-/// Class 0 is what is red, class 1 what is blue: one filter each, which sees one colour and is held back by the two others, then
-/// rectified, pooled and scaled.
-fn colors() -> convoy::onnx::ModelProto {
-    let filters = vec![1.0, -1.0, -1.0, -1.0, -1.0, 1.0];
-    let mut convolution = node("Conv", &["input", "filters"], "convolved");
-    convolution.attribute = vec![AttributeProto::ints("kernel_shape", [1, 1])];
-    let nodes = vec![
-        convolution,
-        node("Relu", &["convolved"], "rectified"),
-        node("GlobalAveragePool", &["rectified"], "pooled"),
-        node("Flatten", &["pooled"], "flat"),
-        node("Gemm", &["flat", "weights"], "logits"),
-    ];
-    let initializers = vec![
-        initializer("filters", &[2, 3, 1, 1], filters),
-        initializer("weights", &[2, 2], vec![40.0, -40.0, -40.0, 40.0]),
-    ];
-    model(nodes, initializers, &[-1, 3, 32, 32], &[-1, 2])
-}
+pub(crate) const PLAIN: &str = "[preprocess]\nresize = 32\nscale = 0.00392156862745098\n";
 
 /// Gray, with a square of `color` whose upper left corner is at (`x`, `y`), in 64 rows and columns.
-fn painted(x: u32, y: u32, color: [u8; 3]) -> RgbImage {
+pub(crate) fn painted(x: u32, y: u32, color: [u8; 3]) -> RgbImage {
     RgbImage::from_fn(64, 64, |column, row| {
         let inside = (x..x + 16).contains(&column) && (y..y + 16).contains(&row);
         Rgb(if inside { color } else { [90; 3] })
@@ -98,24 +75,6 @@ async fn the_heat_lies_in_the_crop_of_the_upright_picture() {
 }
 
 #[tokio::test]
-async fn of_a_picture_of_extreme_length_what_the_network_sees_is_shown() {
-    let fixture = Fixture::new(&colors(), PLAIN);
-    // The network sees two columns of three thousand, in the middle, the left one red.
-    let sliver = RgbImage::from_fn(3000, 2, |x, _| Rgb(if x == 1499 { [255, 0, 0] } else { [90; 3] }));
-    for method in [Method::Cam, Method::Occlusion] {
-        let request = ExplainRequest { method: Some(method), ..ExplainRequest::new(png(&sliver)) };
-        let explanation = fixture.explain(request).await.unwrap();
-        assert_eq!((explanation.frame.picture_width, explanation.frame.x), (3000, 1499.0));
-        let shown = decoded(&explanation.png);
-        assert_eq!(shown.dimensions(), (32, 32));
-        assert_ne!(shown.get_pixel(2, 16).0, [255, 0, 0], "{method:?}: the red is hot");
-    }
-    // What is small is shown as it is.
-    let small = fixture.explain(ExplainRequest::new(png(&RgbImage::new(12, 9)))).await.unwrap();
-    assert_eq!(decoded(&small.png).dimensions(), (12, 9));
-}
-
-#[tokio::test]
 async fn any_class_can_be_asked_about() {
     let fixture = Fixture::new(&colors(), PLAIN);
     let ask = |class, method| ExplainRequest {
@@ -136,7 +95,7 @@ async fn any_class_can_be_asked_about() {
     let scaled = of(1, Method::Gradcam).await.unwrap();
     assert_eq!((scaled.heatmap.height, scaled.layer.as_deref()), (32, Some("rectified")));
     let error = of(2, Method::Cam).await.unwrap_err();
-    assert_eq!(error.message(), "there is no class 2: the model has 2");
+    assert_eq!(error.message(), "there is no class 2: the model has the classes 0 to 1");
 }
 
 #[tokio::test]
@@ -241,7 +200,7 @@ async fn the_pictures_that_excite_a_unit_come_first() {
     assert_eq!(grid.get_pixel(190, 60).0, [255, 0, 0]);
 
     let error = fixture.exciting(ExcitingRequest { unit: 2, ..request.clone() }, pictures.clone()).await.unwrap_err();
-    assert_eq!(error.message(), "there is no unit 2: the layer rectified has 2");
+    assert_eq!(error.message(), "there is no unit 2: the layer rectified has the units 0 to 1");
     let unread = vec![pictures[0].clone(), "no picture".into()];
     let error = fixture.exciting(request.clone(), unread).await.unwrap_err();
     assert!(error.message().starts_with("number 1: "), "{error}");

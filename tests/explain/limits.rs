@@ -108,7 +108,11 @@ async fn requests_that_make_no_sense_are_refused() {
             ErrorKind::InvalidArgument,
             "means nothing",
         ),
-        (ExplainRequest { layer: layer(), unit: Some(4), ..projection() }, ErrorKind::InvalidArgument, "has 4"),
+        (
+            ExplainRequest { layer: layer(), unit: Some(4), ..projection() },
+            ErrorKind::InvalidArgument,
+            "has the units 0 to 3",
+        ),
         (ExplainRequest { count: Some(17), ..projection() }, ErrorKind::InvalidArgument, "from 1 to 16"),
         (ExplainRequest { count: Some(0), ..projection() }, ErrorKind::InvalidArgument, "from 1 to 16"),
         (ExplainRequest { class: Some(9), ..projection() }, ErrorKind::InvalidArgument, "no class 9"),
@@ -134,6 +138,20 @@ async fn a_file_that_is_no_longer_the_loaded_one_is_not_explained() {
     let error = fixture.filters().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     assert!(error.message().contains("has changed since it was loaded"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_is_said_to_be_and_may_come_back() {
+    let model = convolutional(8, 4);
+    let fixture = Fixture::new(&model, "");
+    let path = fixture.folder.path().join("m/1/model.onnx");
+    std::fs::remove_file(&path).unwrap();
+    let error = fixture.filters().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    let said = "explanations read the model's file, and model.onnx is gone: they work again when it has been put back";
+    assert!(error.message().starts_with(said), "{error}");
+    super::graphs::write(&fixture.folder.path().join("m/1"), &model);
+    assert_eq!(fixture.filters().await.unwrap().shape, [4, 3, 3, 3]);
 }
 
 #[tokio::test]
@@ -187,7 +205,7 @@ async fn a_model_without_what_is_asked_for_says_so() {
             fixture.explain(ExplainRequest { layer: Some("logits".into()), ..unsaid.clone() }).await.unwrap_err();
         assert_eq!(error.message(), "the layer logits has no feature maps");
         let error = fixture.explain(ExplainRequest { class: Some(9), ..unsaid }).await.unwrap_err();
-        assert_eq!(error.message(), "there is no class 9: the model has 3");
+        assert_eq!(error.message(), "there is no class 9: the model has the classes 0 to 2");
         for method in [Method::Occlusion, Method::Projection(Rule::Gradient)] {
             let request = ExplainRequest { class: Some(1), ..request(method) };
             let explanation = fixture.explain(request).await.unwrap();

@@ -7,7 +7,10 @@ mod foreign;
 mod goldens;
 mod known;
 mod limits;
+mod shown;
 
+#[path = "../support/colors.rs"]
+mod colors;
 #[path = "../support/graphs.rs"]
 mod graphs;
 #[path = "../support/networks.rs"]

@@ -90,7 +90,7 @@ async fn errors_have_their_codes() {
     for (request, code, said) in [
         (request("nothing", &[[1, 2, 3]]), Code::NotFound, "nothing"),
         (request("broken", &[[1, 2, 3]]), Code::Unavailable, "broken"),
-        (request("", &[[1, 2, 3]]), Code::InvalidArgument, "several models"),
+        (request("", &[[1, 2, 3]]), Code::InvalidArgument, "name one as `model_name`"),
         (request("means", &[]), Code::InvalidArgument, "no picture"),
         (request("means", &[[1, 2, 3]; 65]), Code::ResourceExhausted, "65 pictures"),
         (no_picture, Code::InvalidArgument, "picture"),

@@ -244,7 +244,12 @@ async fn it_describes_itself() {
     assert_eq!((&config["platform"], &config["backend"]), (&json!("ensemble"), &json!("")));
     assert_eq!((&config["instance_group"], &config["max_batch_size"]), (&json!([]), &json!(0)));
     assert_eq!(config["output"][0]["name"], json!("logits"));
-    let details = get(&server, "/v1/models/a-pair").await.json();
+    let mut details = get(&server, "/v1/models/a-pair").await.json();
+    let loaded = details.as_object_mut().unwrap().remove("loaded_ms").unwrap();
+    let of = async |member: &str| {
+        get(&server, &format!("/v1/models/{member}")).await.json()["loaded_ms"]["1"].as_u64().unwrap()
+    };
+    assert!(loaded["1"].as_u64().unwrap() >= of("once").await.max(of("thrice").await), "{loaded}");
     let expected = json!({"name": "a-pair", "versions": ["1"], "state": "READY", "classes": 3, "ready": true,
         "members": ["once", "thrice"]});
     assert_eq!(details, expected);

@@ -127,6 +127,22 @@ async fn a_failed_run_is_answered_without_its_cause_and_the_model_lives_on() {
 }
 
 #[tokio::test]
+async fn where_there_are_several_models_each_path_says_how_one_is_named() {
+    let (server, _repository) = server().await;
+    for (path, said) in [
+        ("/v1/classify", "): name one in the path, /v1/models/{model}/classify, or configure a default"),
+        ("/invocations", "): configure a default, since this path names none"),
+    ] {
+        let answer = send(&server, "POST", path, &[], png([1, 2, 3])).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(
+            answer.error().starts_with("there are several models (") && answer.error().ends_with(said),
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn paths_and_methods_that_are_not_there_are_answered_in_json() {
     let (server, _repository) = server().await;
     for (method, path, status) in [

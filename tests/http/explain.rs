@@ -117,10 +117,27 @@ async fn kserves_verb_explains_too() {
     assert_eq!((&explanations[1]["method"], &explanations[1]["class"]["index"]), (&json!("gradcam"), &json!(1)));
     let answer = send(&server, "POST", "/v1/models/filters/versions/1:explain", &[], r#"{"instances": [[1]]}"#).await;
     assert_eq!((answer.status.as_u16(), answer.error()), (400, "pictures are explained, not tensors".to_owned()));
-    let body = json!({"instances": [instance], "parameters": {"top_k": 1}}).to_string();
-    let answer = send(&server, "POST", "/v1/models/filters:explain", &[], body).await;
-    let said = "what is to be explained is said in the query, not in `parameters`";
-    assert_eq!((answer.status.as_u16(), answer.error()), (400, said.to_owned()));
+    // `parameters` are another place for the query's, and go before these.
+    let with = async |query: &str, parameters: Value| {
+        let body = json!({"instances": [instance], "parameters": parameters}).to_string();
+        send(&server, "POST", &format!("/v1/models/filters:explain{query}"), &[], body).await
+    };
+    for parameters in [json!({"class": 1}), json!({"class": "1", "method": "cam", "layer": null, "patch": null})] {
+        let answer = with("?method=gradcam&class=0", parameters).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let explanation = &answer.json()["explanations"][0];
+        assert_eq!((&explanation["method"], &explanation["class"]["index"]), (&json!("cam"), &json!(1)));
+    }
+    for (parameters, said) in [
+        (json!({"top_k": 1}), "the JSON is not an explain request: unknown field `top_k`, expected one of `method`, "),
+        (json!({"class": -1}), "the JSON is not an explain request: -1 is not a whole number from 0 on"),
+        (json!({"class": 1.5}), "expected a whole number from 0 on"),
+        (json!({"method": "occlusion", "patch": 0}), "picture 0: patch must be at least 1 pixel, not 0"),
+    ] {
+        let answer = with("", parameters).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(answer.error().contains(said), "{}", answer.error());
+    }
     let answer = send(&server, "POST", "/v1/models/filters:explain", &[], r#"{"instances": []}"#).await;
     assert_eq!((answer.status.as_u16(), answer.error()), (400, "at least one picture must be given".to_owned()));
 }
@@ -137,8 +154,12 @@ async fn what_cannot_be_explained_says_why() {
             "there is no method magic; there are cam, gradcam, occlusion, ",
         ),
         ("/v1/models/filters/explain?classes=1", 400, "unknown field `classes`"),
-        ("/v1/models/filters/explain?method=cam&class=7", 400, "there is no class 7: the model has 3"),
-        ("/v1/models/filters/explain?method=guided&layer=rectified&unit=3", 400, "there is no unit 3"),
+        ("/v1/models/filters/explain?method=cam&class=7", 400, "there is no class 7: the model has the classes 0 to 2"),
+        (
+            "/v1/models/filters/explain?method=guided&layer=rectified&unit=3",
+            400,
+            "there is no unit 3: the layer rectified has the units 0 to 2",
+        ),
         (
             "/v1/models/filters/explain?method=guided&layer=rectified&unit=-1",
             400,
@@ -146,12 +167,42 @@ async fn what_cannot_be_explained_says_why() {
         ),
         ("/v1/models/filters/explain?class=-1", 400, "class: -1 is not a whole number from 0 on"),
         ("/v1/models/filters/explain?method=occlusion&patch=0", 400, "patch must be at least 1 pixel, not 0"),
-        ("/v1/models/filters/exciting?layer=rectified", 400, "missing field `unit`"),
+        (
+            "/v1/models/filters/exciting?layer=rectified",
+            400,
+            "name a unit: unit=… in the query, a channel of the layer rectified",
+        ),
+        (
+            "/v1/models/filters/exciting?unit=1",
+            400,
+            "name a layer: layer=… in the query; /v1/models/filters/versions/1/architecture lists them",
+        ),
+        (
+            "/v1/models/filters/explain?class=",
+            400,
+            "class: there is nothing behind it: say what is wanted, or leave it out",
+        ),
+        ("/v1/models/filters/explain?method=", 400, "method: there is nothing behind it"),
+        ("/v1/models/filters/explain?method=guided&layer=", 400, "layer: there is nothing behind it"),
+        (
+            "/v1/models/filters/explain?method=occlusion&patch=99999999999999999999",
+            400,
+            "patch: 99999999999999999999 is too large",
+        ),
+        (
+            "/v1/models/filters/explain?method=occlusion&patch=9999999999999999999",
+            400,
+            "a square of 9999999999999999999 pixels does not fit",
+        ),
         ("/v1/models/filters/exciting?layer=rectified&unit=x", 400, "unit: x is not a whole number from 0 on"),
         ("/v1/models/filters/explain?method=guided&patch=3", 400, "patch means nothing to guided"),
         ("/v1/models/filters/explain?method=guided&layer=deep", 404, "no layer called deep"),
         ("/v1/models/filters/features?layer=deep", 404, "no layer called deep"),
-        ("/v1/models/filters/features", 400, "missing field `layer`"),
+        (
+            "/v1/models/filters/features",
+            400,
+            "name a layer: layer=… in the query; /v1/models/filters/versions/1/architecture lists them",
+        ),
         ("/v1/models/filters/exciting?layer=rectified&unit=0&method=cam", 400, "deconvnet, guided or gradient"),
     ] {
         let answer = send(&server, "POST", path, &[], png([1, 2, 3])).await;

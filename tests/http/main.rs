@@ -4,6 +4,8 @@
 
 #[path = "../support/http.rs"]
 mod client;
+#[path = "../support/colors.rs"]
+mod colors;
 #[path = "../support/graphs.rs"]
 mod graphs;
 #[path = "../support/server.rs"]
@@ -18,6 +20,7 @@ mod debug;
 mod ensemble;
 mod errors;
 mod explain;
+mod explain_crops;
 mod health;
 mod openapi;
 mod page;

@@ -62,6 +62,27 @@ async fn it_follows_its_members() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_was_loaded_when_it_or_a_member_was_last() {
+    let repository = pair();
+    let server = start(explicit_all(&repository)).await;
+    let loaded = async || {
+        let answer = http::send(&server, "POST", "/v1/models/pair/classify", &[], png([0; 3])).await.json();
+        let listed = http::get(&server, "/v1/models/pair").await.json();
+        assert_eq!(answer["model_loaded_ms"], listed["loaded_ms"]["1"]);
+        answer["model_loaded_ms"].as_u64().unwrap()
+    };
+    let mut before = loaded().await;
+    assert_eq!(loaded().await, before);
+    for model in ["a", "b", "pair"] {
+        assert_eq!(load(&server, model).await.0, 200);
+        let now = loaded().await;
+        assert!(now > before, "{model}: {before}, {now}");
+        before = now;
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn loading_it_loads_the_members_that_are_not() {
     let repository = pair();
     let server = start(explicit(&repository)).await;

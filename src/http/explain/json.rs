@@ -7,7 +7,6 @@ use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Serialize, Serializer};
 
-use super::super::models::loaded_ms;
 use crate::explain::{ChannelStatistics, Exciting, ExcitingPicture, Explanation, Features, Filters, Heatmap, Unit};
 use crate::preprocess::Frame;
 use crate::repository::Model;
@@ -19,8 +18,7 @@ pub(in super::super) struct OfModel<T> {
     model_name: String,
     model_version: String,
     /// When that was loaded, in milliseconds since 1970: another when it has been loaded again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model_loaded_ms: Option<u64>,
+    model_loaded_ms: u64,
     #[serde(flatten)]
     answer: T,
 }
@@ -30,7 +28,7 @@ impl<T> OfModel<T> {
         Self {
             model_name: model.name().to_owned(),
             model_version: model.version().to_string(),
-            model_loaded_ms: loaded_ms(model),
+            model_loaded_ms: model.loaded_ms(),
             answer,
         }
     }

@@ -42,11 +42,12 @@ macro_rules! file {
 
 static INDEX: File = file!("index.html", "text/html");
 static DOCS: File = file!("docs.html", "text/html");
-static FILES: [File; 21] = [
+static FILES: [File; 22] = [
     file!("api.js", "text/javascript"),
     file!("app.js", "text/javascript"),
     file!("card.js", "text/javascript"),
     file!("chart.js", "text/javascript"),
+    file!("choice.js", "text/javascript"),
     file!("classify.js", "text/javascript"),
     file!("docs.css", "text/css"),
     file!("docs.js", "text/javascript"),

@@ -5,7 +5,7 @@ const LIMITS: ReadLimits = ReadLimits { json_depth: 32, pictures: 3, tensor_byte
 
 fn tensor(instances: &str) -> Result<Tensor> {
     let body = format!(r#"{{"signature_name": "serving_default", "instances": {instances}}}"#);
-    match read(body.as_bytes(), DataType::Fp32, LIMITS)? {
+    match read::<Options>(body.as_bytes(), "a predict request", DataType::Fp32, LIMITS)? {
         (Instances::Tensor(tensor), None) => Ok(tensor),
         other => panic!("{other:?}"),
     }
@@ -50,7 +50,7 @@ fn numbers_are_a_tensor_of_the_shape_in_which_they_nest() {
 fn objects_are_pictures() {
     let pictures = |instances: &str| -> Result<Vec<Bytes>> {
         let body = format!(r#"{{"instances": {instances}, "parameters": {{"top_k": 2}}}}"#);
-        match read(body.as_bytes(), DataType::Fp32, LIMITS)? {
+        match read::<Options>(body.as_bytes(), "a predict request", DataType::Fp32, LIMITS)? {
             (Instances::Pictures(pictures), Some(Options { top_k: 2, .. })) => Ok(pictures),
             other => panic!("{other:?}"),
         }

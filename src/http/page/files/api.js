@@ -18,8 +18,14 @@ export function setKey(key) {
 
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 
-/** Asks, and returns the answer when it is a good one. `options` are fetch's. */
-export async function ask(path, options = {}) {
+/** How long an answer is waited for, in seconds: of what the server has at hand, of a picture's classes, which may have come over a slow line
+ * and waited for others, and of what is worked out beside that, behind all of it. */
+const PATIENCE = 20;
+export const CLASSIFYING = 120;
+export const EXPLAINING = 300;
+
+/** Asks, and returns what `read` makes of the answer when it is a good one. `options` are fetch's, and `patience` in seconds. */
+export async function ask(path, read, { patience = PATIENCE, ...options } = {}) {
   const headers = new Headers(options.headers);
   const key = sessionStorage.getItem(KEY);
   if (key) {
@@ -27,15 +33,19 @@ export async function ask(path, options = {}) {
     if (!/^[\x21-\x7e]+$/.test(key)) throw new ApiError(0, "the API key has characters that no key has: give it again under “Key”, above");
     headers.set("authorization", `Bearer ${key}`);
   }
+  const limit = AbortSignal.timeout(1000 * patience);
+  const signal = options.signal ? AbortSignal.any([options.signal, limit]) : limit;
   let answer;
   try {
-    answer = await fetch(path, { ...options, headers });
+    answer = await fetch(path, { ...options, headers, signal });
+    if (answer.ok) return await read(answer);
   } catch (error) {
     if (options.signal?.aborted && options.signal.reason?.name !== "TimeoutError") throw error;
+    if (limit.aborted) throw new ApiError(0, `the server has not answered for ${patience} seconds`);
+    if (error instanceof SyntaxError) throw new ApiError(0, "the answer is none of this server’s: something in between gave it");
     if (!(await areReadable(options.body))) throw new ApiError(0, "the file cannot be read any more: was it changed, moved or deleted?");
     throw new ApiError(0, "the server does not answer");
   }
-  if (answer.ok) return answer;
   throw new ApiError(answer.status, await reason(answer));
 }
 
@@ -61,17 +71,19 @@ async function reason(answer) {
   return `the answer is status ${answer.status}`;
 }
 
+const json = (answer) => answer.json();
+
 /** `GET path` as JSON. */
-export const get = async (path, signal) => (await ask(path, { signal })).json();
+export const get = (path, signal, patience) => ask(path, json, { signal, patience });
 
 /** Posts a picture, or several as form data, and returns the answer's JSON. `query` leaves out what is empty. */
-export async function post(path, body, query, signal) {
+export async function post(path, body, query, signal, patience) {
   const given = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const search = given.length ? `?${new URLSearchParams(given)}` : "";
   const headers = { accept: "application/json" };
   // The browser says itself what divides the parts of form data.
   if (!(body instanceof FormData)) headers["content-type"] = "application/octet-stream";
-  return (await ask(path + search, { method: "POST", body, headers, signal })).json();
+  return ask(path + search, json, { method: "POST", body, headers, signal, patience });
 }
 
 /** The path of a model, of a version where one is given. */

@@ -1,8 +1,9 @@
-// The page: its views, the choice of model and version, and the key. The views know of each other only what `state` says.
+// The page: its views, the list of models, and the key. The views know of each other only what `state` says.
 
 import { get, hasKey, sentence, setKey } from "/page/api.js";
+import { choice, offer, onChoice } from "/page/choice.js";
 import { startClassify } from "/page/classify.js";
-import { byId, setOptions } from "/page/dom.js";
+import { byId } from "/page/dom.js";
 import { startNetwork } from "/page/network.js";
 import { startServer } from "/page/server.js";
 
@@ -13,7 +14,8 @@ const INTERVAL_MS = 3000;
 /** How long a server that hangs is waited for. */
 const PATIENCE_MS = 5000;
 
-/** What all views share. `changed` is dispatched on `events` when another model or version is chosen, `listed` when the server has
+/** What all views share. `changed` is dispatched on `events` when another model or version is chosen, before it `chosen` where somebody has done
+ * that, `listed` when the server has
  * said which models there are, `models` when that is another list or the server has ceased or begun to answer, `pictures` when the pictures are others, `shown` when another view is,
  * `layer` when another layer is looked at. */
 const state = {
@@ -27,11 +29,11 @@ const state = {
   /** The pictures that the server can read. */
   readable: () => state.pictures.filter((it) => !it.isRefused),
   view: "classify",
-  choice: () => ({ model: byId("model").value, version: byId("version").value }),
+  choice,
   /** What would answer now, as far as the server has said: the version that the choice means, when it was loaded, and all that are
    * ready. */
   current: () => {
-    const { model, version: chosen } = state.choice();
+    const { model, version: chosen } = choice();
     const details = state.models.find((it) => it.name === model);
     const version = chosen || details?.versions.at(-1);
     return { model, version, loaded: details?.loaded_ms?.[version], versions: details?.versions ?? [] };
@@ -39,15 +41,13 @@ const state = {
   /** What is chosen as text, which is another when that has been loaded again. */
   identity: () => {
     const { version, loaded } = state.current();
-    return JSON.stringify([state.choice(), version, loaded]);
+    return JSON.stringify([choice(), version, loaded]);
   },
   /** The layer that the view Network looks at, or `null`. */
   layer: () => null,
   tell: (name) => state.events.dispatchEvent(new Event(name)),
 };
 
-/** The model that was chosen and is not ready any more, and the one that took its place, until another is chosen or it is back. */
-let lost = null;
 /** Whether to go on asking: without the key that is asked for there is no use in it. */
 let isRefused = false;
 let asking = null;
@@ -92,33 +92,12 @@ async function loadModels() {
   }
   asking = null;
   if (state.answers) {
-    choose();
+    const before = JSON.stringify(choice());
+    say(offer(state.models));
+    if (JSON.stringify(choice()) !== before) state.tell("changed");
     state.tell("listed");
   }
   if (JSON.stringify([state.models, state.answers]) !== before) state.tell("models");
-}
-
-/** Offers the models that are ready. */
-function choose() {
-  const before = state.choice();
-  const ready = state.models.filter((it) => it.state === "READY");
-  setOptions(byId("model"), ready.map((it) => [it.name, it.name]));
-  setVersions();
-  const { model } = state.choice();
-  if (before.model && model && model !== before.model) lost = { was: before.model, is: model };
-  if (ready.some((it) => it.name === lost?.was)) lost = null;
-  const words = lost ? `The model ${lost.was} is not ready any more, so ${lost.is} is chosen.` : "";
-  say(model ? words : "No model is ready. The view Server says why.");
-  if (JSON.stringify(state.choice()) !== JSON.stringify(before)) state.tell("changed");
-}
-
-function setVersions() {
-  const versions = state.models.find((it) => it.name === byId("model").value)?.versions ?? [];
-  const newest = versions.at(-1);
-  setOptions(byId("version"), [
-    ...(newest ? [["", `newest (${newest})`]] : []),
-    ...versions.map((version) => [version, version]),
-  ]);
 }
 
 async function loadServer() {
@@ -139,15 +118,11 @@ function askForKey(why) {
   byId("key-dialog").showModal();
 }
 
-byId("model").addEventListener("change", () => {
-  lost = null;
+onChoice(() => state.models, () => {
   if (state.answers) say("");
-  byId("version").value = "";
-  setVersions();
+  state.tell("chosen");
   state.tell("changed");
 });
-byId("version").addEventListener("change", () => state.tell("changed"));
-byId("choice").addEventListener("submit", (event) => event.preventDefault());
 byId("key-button").addEventListener("click", () => askForKey(""));
 byId("key-dialog").addEventListener("close", () => {
   const dialog = byId("key-dialog");

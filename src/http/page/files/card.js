@@ -33,6 +33,8 @@ export function makeCard(file, { onRemove, onAgain }) {
     controller: null,
     /** Whether the server has refused the file. */
     isRefused: false,
+    /** Whether there is no answer for another reason, which may be over when it is asked again. */
+    isFailed: false,
   };
   const close = el("button", { type: "button", className: "remove", textContent: "Remove", "aria-label": `Remove ${file.name}` });
   close.addEventListener("click", () => onRemove(item));
@@ -73,10 +75,10 @@ export function showAnswer(item, answer, roundTrip) {
   ];
   item.timing.replaceChildren(...times.map(([term, value]) =>
     el("div", {}, el("dt", { textContent: term }), el("dd", { textContent: value }))));
-  item.isRefused = false;
+  item.isRefused = item.isFailed = false;
   const answered = item.answered = { model, version, loaded, at: performance.now(), isReplaced: false };
   keepFocus(item, () => {
-    outdate(item, "");
+    setOutdated(item, "");
     item.view.clear();
     closePanel(item);
     const onOther = () => {
@@ -92,9 +94,10 @@ export function showError(item, error) {
   item.said.className = "error";
   item.said.textContent = sentence(error);
   item.isRefused = [400, 413, 415].includes(error.status);
+  item.isFailed = !item.isRefused;
   item.answered = null;
   keepFocus(item, () => {
-    outdate(item, "");
+    setOutdated(item, "");
     item.view.clear();
     closePanel(item);
     for (const part of [item.classes, item.timing, item.why]) part.replaceChildren();
@@ -105,14 +108,19 @@ export function showError(item, error) {
  * explained: the explanation would be another model's. */
 export function outdate(item, words) {
   if (item.outdated.textContent === words) return;
-  item.outdated.textContent = words;
   keepFocus(item, () => {
-    item.again.hidden = !words;
+    setOutdated(item, words);
     if (item.panel) item.panel.element.hidden = Boolean(words);
   });
   if (!words) return;
   item.panel?.forget();
   item.view.clear();
+}
+
+/** Says so, and offers to ask again where that may help. */
+function setOutdated(item, words) {
+  item.outdated.textContent = words;
+  item.again.hidden = !words && !item.isFailed;
 }
 
 /** Ends what is explained, and remembers what was chosen for it. */

@@ -1,6 +1,6 @@
 // The view Classify: pictures come in by drop, paste or choice, each is sent by itself, and its classes are shown as they come.
 
-import { ApiError, modelPath, post } from "/page/api.js";
+import { CLASSIFYING, ApiError, modelPath, post } from "/page/api.js";
 import { LOADED_AGAIN, closePanel, makeCard, outdate, showAnswer, showError } from "/page/card.js";
 import { byId } from "/page/dom.js";
 import { classifications } from "/page/queue.js";
@@ -37,7 +37,9 @@ export function startClassify(shared) {
     for (const item of [...state.pictures]) remove(item);
     byId("files").focus();
   });
-  state.events.addEventListener("changed", classifyAll);
+  state.events.addEventListener("chosen", classifyAll);
+  // Where nobody chose the other model, an answer stays what it is; what has none is asked for again.
+  state.events.addEventListener("changed", () => state.pictures.filter((it) => it.isFailed && !it.controller).forEach(enqueue));
   state.events.addEventListener("listed", () => state.pictures.forEach(check));
 }
 
@@ -103,8 +105,9 @@ function check(item) {
   // One that is on its way will be of what answers now; and a list that was asked for before an answer came may be older than that.
   if (!answered || item.controller || state.asked < answered.at || answered.isReplaced) return;
   const now = state.current();
-  const isThere = now.model === answered.model && now.versions.includes(answered.version);
-  if (!isThere) outdate(item, `${answered.model} ${answered.version}, which gave this answer, is not ready any more.`);
+  const isReady = state.models.find((it) => it.name === answered.model)?.versions.includes(answered.version);
+  if (!isReady) outdate(item, `${answered.model} ${answered.version}, which gave this answer, is not ready any more.`);
+  else if (now.model !== answered.model) outdate(item, `${now.model} is chosen now. This answer is ${answered.model}’s.`);
   else if (now.version !== answered.version) outdate(item, `Version ${now.version} is the newest now. This answer is version ${answered.version}’s.`);
   else if (now.loaded !== answered.loaded) outdate(item, LOADED_AGAIN);
   else outdate(item, "");
@@ -116,7 +119,7 @@ async function classify(item, signal) {
   item.said.textContent = "Classifying…";
   const started = performance.now();
   const path = `${modelPath(choice)}/classify`;
-  const answer = await post(path, item.file, { top_k: byId("top-k").value }, signal);
+  const answer = await post(path, item.file, { top_k: byId("top-k").value }, signal, CLASSIFYING);
   showAnswer(item, answer, performance.now() - started);
 }
 

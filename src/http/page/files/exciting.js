@@ -1,7 +1,7 @@
 // What excites a unit of the layer that is looked at: those of the pictures on the page in which it is strongest, each beside what in it
 // does that.
 
-import { modelPath, post, sentence } from "/page/api.js";
+import { EXPLAINING, modelPath, post, sentence } from "/page/api.js";
 import { byId, el, picture } from "/page/dom.js";
 import { number } from "/page/format.js";
 import { explanations } from "/page/queue.js";
@@ -73,7 +73,7 @@ async function show() {
   try {
     const path = `${modelPath(state.choice())}/exciting`;
     const query = { layer, unit, method: byId("exciting-method").value };
-    const answer = await explanations.run(() => post(path, body, query, signal), signal);
+    const answer = await explanations.run(() => post(path, body, query, signal, EXPLAINING), signal);
     draw(answer, items);
   } catch (error) {
     if (signal.aborted) return;

@@ -1,6 +1,6 @@
 // The feature maps of the layer that is looked at, for one of the pictures.
 
-import { modelPath, post, sentence } from "/page/api.js";
+import { EXPLAINING, modelPath, post, sentence } from "/page/api.js";
 import { byId, el, picture, replaceKeepingFocus, setOptions } from "/page/dom.js";
 import { number, percent } from "/page/format.js";
 import { explanations } from "/page/queue.js";
@@ -44,7 +44,7 @@ async function show() {
   say("Looking…");
   const path = `${modelPath(state.choice())}/features`;
   try {
-    const answer = await explanations.run(() => post(path, item.file, { layer }, signal), signal);
+    const answer = await explanations.run(() => post(path, item.file, { layer }, signal, EXPLAINING), signal);
     const [channels, height, width] = answer.shape;
     const text = answer.shape.length === 3
       ? `${channels} maps of ${width} × ${height}, each from its own lowest value (black) to its highest`

@@ -1,7 +1,7 @@
 // The view Network: layers with their shapes and costs, and the filters of the first. What a layer makes of pictures is in features.js and
 // exciting.js.
 
-import { architecture, get, mayHaveMaps, modelPath, sentence } from "/page/api.js";
+import { EXPLAINING, architecture, get, mayHaveMaps, modelPath, sentence } from "/page/api.js";
 import { byId, el, fill, picture } from "/page/dom.js";
 import { startExciting } from "/page/exciting.js";
 import { startFeatures } from "/page/features.js";
@@ -118,7 +118,7 @@ async function showFilters(choice, signal) {
   const place = byId("filters");
   try {
     const path = `${modelPath(choice)}/filters`;
-    const { png, shape: sizes, layer: name } = await explanations.run(() => get(path, signal), signal);
+    const { png, shape: sizes, layer: name } = await explanations.run(() => get(path, signal, EXPLAINING), signal);
     const text = `${sizes[0]} filters of ${name}, ${sizes[3]} × ${sizes[2]} pixels each`;
     place.replaceChildren(picture(png, text), el("p", { className: "quiet", textContent: `${text}.` }));
   } catch (error) {

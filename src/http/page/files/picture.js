@@ -64,7 +64,7 @@ export function strongestPlace({ shape: [height, width], data }) {
   return row === "middle" ? `in the middle of the ${column}` : column === "middle" ? `in the middle of the ${row}` : `at the ${row} ${column}`;
 }
 
-/** The longer side of what the network sees is at least this many pixels of the canvas; of longer pictures it is shown alone. */
+/** The shorter side of what the network sees is at least this many pixels of the canvas; where it would be less, it is shown alone. */
 const LEAST_SHOWN = 16;
 
 export class PictureView {
@@ -106,7 +106,8 @@ export class PictureView {
 
   /** Gives the canvas the shape of what is shown. */
   #fit() {
-    const { width, height } = this.#part ?? this.#bitmap;
+    // A part has the shape that the network sees it in, as what is painted over it: a long picture may be squeezed into its input.
+    const { width, height } = this.#part ? this.#overlay.picture : this.#bitmap;
     const longest = this.#part ? LONGEST / 2 : Math.min(LONGEST, Math.max(width, height));
     const scale = longest / Math.max(width, height);
     this.canvas.width = Math.max(1, Math.round(width * scale));
@@ -140,7 +141,7 @@ export class PictureView {
   show(picture, frame, label) {
     this.#overlay = { picture, frame };
     const longer = Math.max(frame.picture_width, frame.picture_height);
-    const shown = Math.max(frame.width, frame.height) * Math.min(1, LONGEST / longer);
+    const shown = Math.min(frame.width, frame.height) * Math.min(1, LONGEST / longer);
     this.#cut(shown < Math.min(LEAST_SHOWN, longer / 2) ? frame : null);
     this.canvas.setAttribute("aria-label", `${this.name}. ${label}`);
     this.#paint();

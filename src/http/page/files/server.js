@@ -74,7 +74,7 @@ async function read() {
   const status = byId("metrics-status");
   isReading = true;
   try {
-    const text = await (await ask("/metrics")).text();
+    const text = await ask("/metrics", (answer) => answer.text());
     const time = performance.now() / 1000;
     readings.push({ time, series: parse(text) });
     while (readings[0].time < time - SPAN - QUANTILE_SPAN) readings.shift();

@@ -1,6 +1,6 @@
 // "Why": an explanation of one picture's answer, painted over the picture.
 
-import { architecture, mayHaveMaps, modelPath, post, sentence } from "/page/api.js";
+import { EXPLAINING, architecture, mayHaveMaps, modelPath, post, sentence } from "/page/api.js";
 import { el, setOptions } from "/page/dom.js";
 import { milliseconds, number } from "/page/format.js";
 import { heatmapCanvas, projectionCanvas, strongestPlace } from "/page/picture.js";
@@ -121,7 +121,7 @@ export function whyPanel({ item, classes, labelOf, onOther }) {
       await explanations.run(async () => {
         say("Looking…");
         const started = performance.now();
-        const answer = await post(`${modelPath(answered)}/explain`, item.file, query, signal);
+        const answer = await post(`${modelPath(answered)}/explain`, item.file, query, signal, EXPLAINING);
         await paint(answer, performance.now() - started, signal);
       }, signal);
     } catch (error) {
