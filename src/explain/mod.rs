@@ -2,8 +2,8 @@
 //!
 //! Explanations run on graphs of their own, on the CPU, made when they are first needed and kept in a bounded cache, and at most a
 //! few at a time, on threads that give way to all others, so that they never slow classification by more than their share. Occlusion, and
-//! the crops of a picture that has several, run the model as it is, through its queue and behind every request. This module must not know of HTTP or gRPC, nor the facade
-//! that classifies.
+//! the crops of a picture that has several, run the model as it is, through its queue and behind every request. This module must not
+//! know of HTTP or gRPC, nor the facade that classifies.
 
 mod activation;
 mod adjoint;

@@ -1,219 +1,22 @@
-//! The OpenAPI document: what is said of an operation, and the JSON that is made of it.
+//! The OpenAPI document: the JSON that is made of what is said of the operations.
 //!
 //! Query parameters and answers are the schemas of the types that handlers read and write; only what these build by hand, tensors of
 //! any type for instance, is described by hand, too. What follows from an operation's form, such as the statuses that it can be refused
 //! with, is worked out here and said nowhere else.
 
+mod operation;
+
 use std::collections::BTreeMap;
 
+use schemars::Schema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
-use schemars::{JsonSchema, Schema};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use self::operation::{Answer, Content};
+pub(super) use self::operation::{Operation, Tag};
 use super::error::ErrorJson;
 use super::routes::Described;
 use crate::auth::Right;
-
-/// The parts of the API, in the order of their documentation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tag {
-    Classify,
-    Explain,
-    Models,
-    Inference,
-    Management,
-    Health,
-    Page,
-}
-
-impl Tag {
-    const ALL: [Self; 7] =
-        [Self::Classify, Self::Explain, Self::Models, Self::Inference, Self::Management, Self::Health, Self::Page];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Classify => "Classify and predict",
-            Self::Explain => "Explain",
-            Self::Models => "Models",
-            Self::Inference => "Open Inference Protocol",
-            Self::Management => "Model management",
-            Self::Health => "Health and metrics",
-            Self::Page => "Page and documentation",
-        }
-    }
-
-    fn description(self) -> &'static str {
-        match self {
-            Self::Classify => "Pictures in, classes out; and the row form of TensorFlow Serving and KServe V1.",
-            Self::Explain => "Why a model answered what it did, and what its layers see.",
-            Self::Models => "What there is to use.",
-            Self::Inference => "The REST interface of KServe's V2 protocol with Triton's extensions.",
-            Self::Management => "Loading and unloading models while the server serves.",
-            Self::Health => "What load balancers and monitoring ask. Probes need no key.",
-            Self::Page => "The page in the browser, and this document.",
-        }
-    }
-}
-
-/// What a body holds.
-#[derive(Debug, Clone)]
-enum Content {
-    /// JSON of a type's schema.
-    Schema(fn(&mut SchemaGenerator) -> Schema),
-    /// JSON of a schema written by hand.
-    Written(Value),
-    /// Bytes, or text that has a format of its own.
-    Opaque,
-}
-
-/// What bodies may hold, by their media type.
-type Contents = Vec<(&'static str, Content)>;
-
-/// An answer that is no refusal.
-#[derive(Debug, Clone)]
-struct Answer {
-    status: u16,
-    description: &'static str,
-    contents: Contents,
-}
-
-/// What the document says of an operation.
-#[derive(Debug, Clone)]
-pub(super) struct Operation {
-    id: &'static str,
-    tag: Tag,
-    summary: &'static str,
-    description: &'static str,
-    query: Option<fn(&mut SchemaGenerator) -> Schema>,
-    headers: Vec<(&'static str, &'static str)>,
-    bodies: Contents,
-    body_required: bool,
-    answers: Vec<Answer>,
-    refusals: Vec<u16>,
-}
-
-impl Operation {
-    /// An operation that answers 200 without a body, until something else is said.
-    pub(super) fn new(id: &'static str, tag: Tag, summary: &'static str) -> Self {
-        Self {
-            id,
-            tag,
-            summary,
-            description: "",
-            query: None,
-            headers: Vec::new(),
-            bodies: Vec::new(),
-            body_required: false,
-            answers: vec![Answer { status: 200, description: "It is done.", contents: Vec::new() }],
-            refusals: Vec::new(),
-        }
-    }
-
-    /// The same under another name.
-    pub(super) fn renamed(self, id: &'static str, summary: &'static str) -> Self {
-        Self { id, summary, ..self }
-    }
-
-    /// What is to be known beside the summary, in Markdown's plain text.
-    pub(super) fn description(mut self, description: &'static str) -> Self {
-        self.description = description;
-        self
-    }
-
-    /// Takes the fields of `T` as query parameters.
-    pub(super) fn query<T: JsonSchema>(mut self) -> Self {
-        self.query = Some(SchemaGenerator::subschema_for::<T>);
-        self
-    }
-
-    /// Takes an optional header.
-    pub(super) fn header(mut self, name: &'static str, description: &'static str) -> Self {
-        self.headers.push((name, description));
-        self
-    }
-
-    /// Takes pictures in one of their three forms.
-    pub(super) fn pictures(mut self) -> Self {
-        let images = json!({
-            "type": "object",
-            "required": ["images"],
-            "additionalProperties": false,
-            "properties": {"images": {"type": "array", "items": base64("A picture.")}},
-        });
-        let files = json!({
-            "type": "object",
-            "additionalProperties": {"type": "string", "contentMediaType": "application/octet-stream"},
-            "description": "Files, under any names.",
-        });
-        self.bodies = vec![
-            ("application/octet-stream", Content::Opaque),
-            ("image/*", Content::Opaque),
-            ("multipart/form-data", Content::Written(files)),
-            ("application/json", Content::Written(images)),
-        ];
-        self.body_required = true;
-        self.refusals.extend([415, 429]);
-        self
-    }
-
-    /// Takes JSON of this schema.
-    pub(super) fn json_body(mut self, schema: Value) -> Self {
-        self.bodies.push(("application/json", Content::Written(schema)));
-        self.body_required = true;
-        self
-    }
-
-    /// Takes bytes of this media type.
-    pub(super) fn bytes_body(mut self, media_type: &'static str) -> Self {
-        self.bodies.push((media_type, Content::Opaque));
-        self.body_required = true;
-        self
-    }
-
-    /// Says that the body may be left out.
-    pub(super) fn optional_body(mut self) -> Self {
-        self.body_required = false;
-        self
-    }
-
-    /// Answers `T` as JSON.
-    pub(super) fn answers<T: JsonSchema + Serialize>(self, description: &'static str) -> Self {
-        self.answer(200, description, "application/json", Content::Schema(SchemaGenerator::subschema_for::<T>))
-    }
-
-    /// Answers `T` with this status, too.
-    pub(super) fn or_answers<T: JsonSchema + Serialize>(self, status: u16, description: &'static str) -> Self {
-        self.answer(status, description, "application/json", Content::Schema(SchemaGenerator::subschema_for::<T>))
-    }
-
-    /// Answers JSON of this schema.
-    pub(super) fn answers_json(self, description: &'static str, schema: Value) -> Self {
-        self.answer(200, description, "application/json", Content::Written(schema))
-    }
-
-    /// Answers bytes of this media type.
-    pub(super) fn answers_bytes(self, description: &'static str, media_type: &'static str) -> Self {
-        self.answer(200, description, media_type, Content::Opaque)
-    }
-
-    fn answer(mut self, status: u16, description: &'static str, media_type: &'static str, content: Content) -> Self {
-        match self.answers.iter_mut().find(|answer| answer.status == status) {
-            Some(answer) => {
-                answer.description = description;
-                answer.contents.push((media_type, content));
-            }
-            None => self.answers.push(Answer { status, description, contents: vec![(media_type, content)] }),
-        }
-        self
-    }
-
-    /// May be refused with these statuses, beside those that follow from its form.
-    pub(super) fn refused_with(mut self, statuses: &[u16]) -> Self {
-        self.refusals.extend(statuses);
-        self
-    }
-}
 
 /// What `/openapi.json` is.
 pub(super) fn operation() -> Operation {

@@ -15,9 +15,8 @@ const INTERVAL_MS = 3000;
 const PATIENCE_MS = 5000;
 
 /** What all views share. `changed` is dispatched on `events` when another model or version is chosen, before it `chosen` where somebody has done
- * that, `listed` when the server has
- * said which models there are, `models` when that is another list or the server has ceased or begun to answer, `pictures` when the pictures are others, `shown` when another view is,
- * `layer` when another layer is looked at. */
+ * that, `listed` when the server has said which models there are, `models` when that is another list or the server has ceased or begun to answer,
+ * `pictures` when the pictures are others, `shown` when another view is, `layer` when another layer is looked at. */
 const state = {
   events: new EventTarget(),
   models: [],
