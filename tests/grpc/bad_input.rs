@@ -47,6 +47,7 @@ async fn requests_that_do_not_add_up_are_refused_with_the_reason() {
         ),
         (with(|request| request.inputs[0].contents = Some(contents())), "both raw_input_contents and"),
         // Names.
+        (with(|request| request.model_name.clear()), "names no model"),
         (
             with(|request| {
                 request.inputs.push(request.inputs[0].clone());

@@ -14,7 +14,7 @@ use super::proto::inference as pb;
 use super::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use super::status::status_of;
 use super::stream::{Answers, Order, answers};
-use crate::error::{ErrorKind, Result as DomainResult};
+use crate::error::{Error, ErrorKind, Result as DomainResult};
 use crate::inference::{Inference, parse_version};
 
 /// The service over the facade.
@@ -40,9 +40,13 @@ fn ask<Q, A>(request: Request<Q>, answer: impl FnOnce(Q) -> DomainResult<A>) -> 
     reply(&call, answer(request.into_inner()))
 }
 
-/// The version that a request names: none where the text is empty.
+/// The version that a request names: none where the text is empty. Without a model there is none either: V2 knows no default.
 fn version(model: &str, text: &str) -> DomainResult<Option<u64>> {
-    if text.is_empty() { Ok(None) } else { parse_version(model, text).map(Some) }
+    match (model, text) {
+        ("", _) => Err(Error::invalid("the request names no model")),
+        (_, "") => Ok(None),
+        _ => parse_version(model, text).map(Some),
+    }
 }
 
 /// The answer of an RPC that is not offered.
@@ -99,8 +103,11 @@ impl GrpcInferenceService for InferenceService {
         request: Request<pb::ModelStatisticsRequest>,
     ) -> Answer<pb::ModelStatisticsResponse> {
         ask(request, |request| {
-            let name = Some(request.name.as_str()).filter(|name| !name.is_empty());
-            let models = self.inference.select(name, version(&request.name, &request.version)?)?;
+            // Those of all, where none is named.
+            let models = match request.name.as_str() {
+                "" => self.inference.select(None, None)?,
+                name => self.inference.select(Some(name), version(name, &request.version)?)?,
+            };
             let model_stats = models.iter().map(|model| statistics::of(model)).collect();
             Ok(pb::ModelStatisticsResponse { model_stats })
         })
