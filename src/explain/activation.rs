@@ -116,6 +116,7 @@ fn graphs(subject: &Subject, layer: Option<&str>) -> Result<SharedGraphs> {
         let mut graphs = make(Plan {
             network,
             from: &logits,
+            bounded: None,
             back: Some((&maps, Rule::Gradient)),
             logits: Some(&logits),
             optimize: subject.optimizes(),

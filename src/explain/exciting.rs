@@ -5,7 +5,6 @@ use std::ops::Range;
 use bytes::Bytes;
 use image::{RgbImage, imageops};
 
-use super::graphs::Graphs;
 use super::prepared::Prepared;
 use super::projection::{Peak, graphs, peak_of, peaks, project, shown};
 use super::subject::{Subject, lock};
@@ -51,11 +50,10 @@ pub(super) fn exciting(
         let encoded = encoded.map_err(in_picture)?;
         let (prepared, pixels) = subject.prepare_with_pixels(&encoded).map_err(in_picture)?;
         let values = graphs.forward(&prepared.row)?;
-        let row = Graphs::row(&values, &graphs.from)?;
-        let peak = peak_of(&peaks(&row, &graphs)?, request.unit, &graphs.layer)?;
+        let peak = peak_of(&peaks(&values, &graphs)?, request.unit, &graphs.layer)?;
         peak.check_finite(&graphs.layer).map_err(in_picture)?;
         if peak.activation > 0.0 {
-            let at = found.partition_point(|other| other.peak.activation >= peak.activation);
+            let at = found.partition_point(|other| other.peak.strength >= peak.strength);
             found.insert(at, Found { index, name, peak, prepared, pixels });
             found.truncate(request.count);
         }
@@ -69,7 +67,8 @@ pub(super) fn exciting(
         subject.check_canceled()?;
         // Run once more: the values of several pictures would take too much memory.
         let values = graphs.forward(&prepared.row)?;
-        let unit = project(subject, &mut graphs, &values, peak).map_err(|error| in_picture(&name, error))?;
+        let unit =
+            project(subject, &mut graphs, &values, peak, request.rule).map_err(|error| in_picture(&name, error))?;
         let seen = seen(subject, &unit.projection);
         let cut = |whole: &RgbImage| {
             let [x, y] = [&seen.0, &seen.1].map(|range| (range.start, range.end - range.start));

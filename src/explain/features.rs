@@ -16,7 +16,7 @@ const CELL: usize = 32;
 pub(super) fn features(subject: &Subject, encoded: &[u8], layer: &str) -> Result<Features> {
     let graphs = subject.graphs(Purpose::Features(layer.to_owned()), |network, make| {
         let from = network.layer(layer)?;
-        make(Plan { network, from: &from, back: None, logits: None, optimize: subject.optimizes() })
+        make(Plan { network, from: &from, bounded: None, back: None, logits: None, optimize: subject.optimizes() })
     })?;
     let prepared = subject.prepare(encoded)?;
     let (values, layer, shape) = {

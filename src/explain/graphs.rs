@@ -29,6 +29,8 @@ const ARENA_FACTOR: usize = 2;
 pub(super) struct Graphs {
     /// The value that is looked at, and that the way back begins with.
     pub(super) from: String,
+    /// What the layer makes of [`Graphs::from`], where that is what comes into its bounds.
+    pub(super) bounded: Option<String>,
     /// The layer that a client is told of: where the way back ends, or what it begins with where that is the picture.
     pub(super) layer: String,
     /// The shape of `from`, batch dimension included.
@@ -53,6 +55,8 @@ pub(super) struct Plan<'a> {
     pub(super) network: &'a Network,
     /// The value that is looked at.
     pub(super) from: &'a str,
+    /// A further value, which is what a client knows `from` as.
+    pub(super) bounded: Option<&'a str>,
     /// Where the way back ends, and what passes a rectifier on it; `None` where there is none.
     pub(super) back: Option<(&'a str, Rule)>,
     /// The value of the logits, where it is wanted.
@@ -67,12 +71,12 @@ impl Graphs {
     /// # Errors
     /// Those of [`Adjoint::new`] and [`Evaluation::new`].
     pub(super) fn new(runtime: &Runtime, plan: Plan<'_>) -> Result<Self> {
-        let Plan { network, from, back, logits, optimize } = plan;
+        let Plan { network, from, bounded, back, logits, optimize } = plan;
         let adjoint = back.map(|(to, rule)| Adjoint::new(network, from, to, rule)).transpose()?;
         let to = back.map_or(from, |(to, _)| to);
         let saved = adjoint.as_ref().map_or(&[][..], |adjoint| &adjoint.saved);
         let mut outputs: Vec<String> = Vec::new();
-        for name in [from, to].into_iter().chain(logits).chain(saved.iter().map(String::as_str)) {
+        for name in [from, to].into_iter().chain(bounded).chain(logits).chain(saved.iter().map(String::as_str)) {
             if name != network.input() && !outputs.iter().any(|output| output == name) {
                 outputs.push(name.to_owned());
             }
@@ -96,7 +100,8 @@ impl Graphs {
         let shape = network.shape(from)?.to_vec();
         Ok(Self {
             from: from.to_owned(),
-            layer: network.layer_name(if to == network.input() { from } else { to }).to_owned(),
+            bounded: bounded.map(str::to_owned),
+            layer: network.layer_name(if to == network.input() { bounded.unwrap_or(from) } else { to }).to_owned(),
             shape,
             to: to.to_owned(),
             logits: logits.map(str::to_owned),

@@ -123,6 +123,12 @@ impl Network {
         output.ok_or_else(|| Error::not_found(format!("the model has no layer called {name}")))
     }
 
+    /// What comes into `value`, where that is kept within bounds, as ReLU6 does.
+    pub(super) fn before_bounds(&self, value: &str) -> Option<&str> {
+        let clip = self.producer(value).filter(|node| node.op_type == "Clip")?;
+        clip.input.first().map(String::as_str).filter(|input| *input != self.input && self.shapes.contains_key(*input))
+    }
+
     /// The name of the layer that gives `value`: the node's, where it has one.
     pub(super) fn layer_name<'a>(&'a self, value: &'a str) -> &'a str {
         self.producer(value).map(|node| node.name.as_str()).filter(|name| !name.is_empty()).unwrap_or(value)

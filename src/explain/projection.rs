@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 pub(super) struct Peak {
     pub(super) unit: usize,
     place: usize,
+    /// By what units and pictures are told apart: the activation, before its bounds where it has such. At an upper bound all are alike.
+    pub(super) strength: f32,
     pub(super) activation: f32,
 }
 
@@ -38,9 +40,14 @@ impl Peak {
 pub(super) fn graphs(subject: &Subject, rule: Rule, layer: Option<&str>) -> Result<SharedGraphs> {
     subject.graphs(Purpose::Projection(rule, layer.map(str::to_owned)), |network, make| {
         let logits = network.logits(subject.class_output());
-        let from = layer.map_or(Ok(logits.clone()), |layer| network.layer(layer))?;
+        let value = layer.map_or(Ok(logits.clone()), |layer| network.layer(layer))?;
         let logits = layer.is_none().then_some(logits.as_str());
-        make(Plan { network, from: &from, back: Some((network.input(), rule)), logits, optimize: false })
+        // The strongest units of ReLU6 are at its upper bound, where they are alike, and where no gradient passes.
+        let (from, bounded) = match network.before_bounds(&value) {
+            Some(before) => (before, Some(value.as_str())),
+            None => (value.as_str(), None),
+        };
+        make(Plan { network, from, bounded, back: Some((network.input(), rule)), logits, optimize: false })
     })
 }
 
@@ -56,8 +63,7 @@ pub(super) fn projection(subject: &Subject, request: &ExplainRequest, rule: Rule
     let averaged = subject.averaged_scores(&prepared)?;
     let mut graphs = lock(&graphs);
     let values = graphs.forward(&prepared.row)?;
-    let row = Graphs::row(&values, &graphs.from)?;
-    let mut peaks = peaks(&row, &graphs)?;
+    let mut peaks = peaks(&values, &graphs)?;
     // Units of the class scores are classes, of which classification says which is the strongest.
     let unit = request.unit.or(request.class);
     let scores =
@@ -68,7 +74,7 @@ pub(super) fn projection(subject: &Subject, request: &ExplainRequest, rule: Rule
         None => {
             let score = |peak: &Peak| match &scores {
                 Some(scores) => scores.row.get(peak.unit).copied().unwrap_or(f32::NEG_INFINITY),
-                None => peak.activation,
+                None => peak.strength,
             };
             peaks.sort_by(|a, b| score(b).total_cmp(&score(a)));
             peaks.truncate(request.count.unwrap_or(1));
@@ -78,7 +84,7 @@ pub(super) fn projection(subject: &Subject, request: &ExplainRequest, rule: Rule
     for peak in peaks {
         subject.check_canceled()?;
         peak.check_finite(&graphs.layer)?;
-        units.push(project(subject, &mut graphs, &values, peak)?);
+        units.push(project(subject, &mut graphs, &values, peak, rule)?);
     }
     let layer = Some(graphs.layer.clone());
     let heatmap = saliency(subject, &units[0].projection)?;
@@ -92,20 +98,26 @@ pub(super) fn projection(subject: &Subject, request: &ExplainRequest, rule: Rule
 }
 
 /// The strongest place of each channel.
-pub(super) fn peaks(row: &[f32], graphs: &Graphs) -> Result<Vec<Peak>> {
+pub(super) fn peaks(values: &Values, graphs: &Graphs) -> Result<Vec<Peak>> {
+    let row = Graphs::row(values, &graphs.from)?;
+    let bounded = graphs.bounded.as_ref().map(|name| Graphs::row(values, name)).transpose()?;
     let units = graphs.shape.get(1).copied().unwrap_or_default();
     if units == 0 || row.len() < units {
         return Err(Error::invalid(format!("the layer {} has no channels", graphs.layer)));
     }
+    let size = row.len() / units;
     let peak = |(unit, places): (usize, &[f32])| {
         // The first of equals.
-        let best =
+        let (place, strength) =
             places.iter().copied().enumerate().fold((0, f32::NEG_INFINITY), |best, (place, value)| {
                 if value > best.1 { (place, value) } else { best }
             });
-        Peak { unit, place: best.0, activation: best.1 }
+        // Where there is no strongest place, there is no activation either.
+        let bounded = bounded.as_ref().filter(|_| strength > f32::NEG_INFINITY);
+        let activation = bounded.and_then(|row| row.get(unit * size + place)).copied().unwrap_or(strength);
+        Peak { unit, place, strength, activation }
     };
-    Ok(row.chunks_exact(row.len() / units).enumerate().map(peak).collect())
+    Ok(row.chunks_exact(size).enumerate().map(peak).collect())
 }
 
 /// The peak of one unit.
@@ -121,10 +133,13 @@ pub(super) fn peak_of(peaks: &[Peak], unit: usize, layer: &str) -> Result<Peak> 
 }
 
 /// Projects one unit back.
-pub(super) fn project(subject: &Subject, graphs: &mut Graphs, values: &Values, peak: Peak) -> Result<Unit> {
+pub(super) fn project(subject: &Subject, graphs: &mut Graphs, values: &Values, peak: Peak, rule: Rule) -> Result<Unit> {
     let places = graphs.shape.iter().skip(2).product::<usize>();
     let mut seed = vec![0.0; graphs.shape.iter().skip(1).product()];
-    seed[peak.unit * places + peak.place] = 1.0;
+    // What its lower bound has raised has not answered, so that but by `deconvnet`, which does not ask, nothing goes back. What its upper
+    // bound has cut off has.
+    let has_answered = peak.activation <= peak.strength;
+    seed[peak.unit * places + peak.place] = if has_answered || rule == Rule::Deconvnet { 1.0 } else { 0.0 };
     let back = graphs.back(values, seed)?;
     check_finite(&back)?;
     let columns = graphs.shape.get(3).copied().unwrap_or(1);

@@ -52,3 +52,35 @@ async fn a_projection_that_is_no_number_names_its_picture() {
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert!(error.message().starts_with("number 0: the model's values are not finite numbers"), "{error}");
 }
+
+#[tokio::test]
+async fn units_at_an_upper_bound_are_told_apart_and_taken_back() {
+    let scalar =
+        |name: &str, value: f32| TensorProto::new(name, &Tensor::from_vec(vec![], vec![value]).unwrap()).unwrap();
+    let nodes = |out| vec![node("Mul", &["in", "large"], "wide"), node("Clip", &["wide", "low", "high"], out)];
+    let constants = vec![scalar("large", 1e3), scalar("low", 0.0), scalar("high", 6.0)];
+    let fixture = classifier(nodes("out"), constants);
+    let request = |layer: &str, rule| ExplainRequest {
+        method: Some(Method::Projection(rule)),
+        layer: Some(layer.into()),
+        count: Some(4),
+        ..ExplainRequest::new(png(&noise("a")))
+    };
+    let features = fixture.features(png(&noise("a")), "out").await.unwrap();
+    let saturated = features.channels.iter().filter(|channel| channel.max == 6.0).count();
+    assert!(saturated > 1, "{:?}", features.channels);
+    for rule in [Rule::Gradient, Rule::Guided, Rule::Deconvnet] {
+        let before = fixture.explain(request("wide", rule)).await.unwrap();
+        let behind = fixture.explain(request("out", rule)).await.unwrap();
+        assert_eq!(behind.layer.as_deref(), Some("out"));
+        for (before, behind) in before.units.iter().zip(&behind.units) {
+            assert_eq!((behind.unit, behind.row, behind.column), (before.unit, before.row, before.column));
+            // Clients are told what the layer itself answers.
+            assert_eq!(behind.activation, before.activation.clamp(0.0, 6.0));
+            // What has not answered passes nothing, where that is asked.
+            let passes = behind.activation > 0.0 || rule == Rule::Deconvnet;
+            assert_eq!(behind.projection.iter().any(|&value| value != 0.0), passes, "{rule:?} {}", behind.unit);
+            assert!(!passes || behind.projection == before.projection);
+        }
+    }
+}
