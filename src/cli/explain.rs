@@ -151,29 +151,34 @@ pub(super) async fn run(args: &ExplainArgs) -> Result<()> {
     let explainer = Explainer::new(runtime, &ExplainConfig::default(), limits.picture(), explain_metrics);
 
     let (png, answer) = show(args, &explainer, model, paths).await?;
-    tokio::task::block_in_place(|| std::fs::write(&args.output, png))
-        .with_context(|| format!("{} cannot be written", args.output.display()))?;
+    if let Some(png) = &png {
+        tokio::task::block_in_place(|| std::fs::write(&args.output, png))
+            .with_context(|| format!("{} cannot be written", args.output.display()))?;
+    }
     if args.json {
         writeln!(out, "{answer}")?;
     } else {
         print(&mut out, &answer)?;
-        writeln!(out, "picture: {}", args.output.display())?;
+        match png {
+            Some(_) => writeln!(out, "picture: {}", args.output.display())?,
+            None => writeln!(out, "picture: none: the unit is not above zero in any of the pictures")?,
+        }
     }
     Ok(())
 }
 
-/// What is asked for, as PNG and as JSON.
+/// What is asked for, as PNG, where there is anything to be seen, and as JSON.
 async fn show(
     args: &ExplainArgs,
     explainer: &Explainer,
     model: Arc<Model>,
     paths: Vec<PathBuf>,
-) -> Result<(Vec<u8>, Value)> {
+) -> Result<(Option<Vec<u8>>, Value)> {
     let layer = args.layer.clone().unwrap_or_default();
     Ok(match args.show {
         Show::Filters => {
             let filters = explainer.admit(model, Work::Filters, None)?.filters().await?;
-            (filters.png, json!({"layer": filters.layer, "shape": filters.shape}))
+            (Some(filters.png), json!({"layer": filters.layer, "shape": filters.shape}))
         }
         Show::Features => {
             let (path, picture) = single(&paths)?;
@@ -184,12 +189,14 @@ async fn show(
                 .iter()
                 .map(|it| json!({"min": it.min, "max": it.max, "mean": it.mean, "std": it.std, "active": it.active}))
                 .collect();
-            (features.png, json!({"layer": features.layer, "shape": features.shape, "channels": channels}))
+            (Some(features.png), json!({"layer": features.layer, "shape": features.shape, "channels": channels}))
         }
         Show::Exciting => {
             let rule = args.method.map_or(Ok(Rule::Deconvnet), Method::rule)?;
             let (unit, count) = (args.unit.unwrap_or_default(), args.count.unwrap_or(ExcitingRequest::DEFAULT_COUNT));
-            let request = ExcitingRequest { layer, unit, count, rule };
+            // A file that somebody has named is meant; what else is in a folder may not be.
+            let leaves_out_broken = args.pictures.iter().any(|path| path.is_dir());
+            let request = ExcitingRequest { layer, unit, count, rule, leaves_out_broken };
             let names = paths.clone();
             // One at a time: a folder may hold more than the memory does.
             let pictures = paths.into_iter().map(|path| {
@@ -197,6 +204,9 @@ async fn show(
                 (path.display().to_string(), std::fs::read(&path).map(Bytes::from).map_err(unread))
             });
             let exciting = explainer.admit(model, Work::Exciting, None)?.exciting(request, pictures).await?;
+            for why in &exciting.left_out {
+                eprintln!("left out: {why}");
+            }
             let pictures = exciting.pictures.iter().map(|it| {
                 let path = names.get(it.index).map(|path| path.display().to_string());
                 json!({"picture": path, "activation": it.unit.activation, "row": it.unit.row, "column": it.unit.column})
@@ -220,7 +230,7 @@ async fn show(
             let explanation = explainer.admit(model, work, None)?.explain(request).await;
             let explanation = explanation.with_context(|| path.display().to_string())?;
             let answer = to_json(&explanation);
-            (explanation.png, answer)
+            (Some(explanation.png), answer)
         }
     })
 }
@@ -236,7 +246,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let entries = std::fs::read_dir(path)
             .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
         let mut inside = entries.with_context(|| format!("{} cannot be read", path.display()))?;
-        inside.retain(|path| is_picture(path));
+        inside.retain(|path| is_picture(path) && !path.is_dir());
         if inside.is_empty() {
             bail!("{} holds no picture: none of its files is called .{}", path.display(), EXTENSIONS.join(", ."));
         }

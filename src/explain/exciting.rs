@@ -29,7 +29,8 @@ struct Found {
 /// called in an error.
 ///
 /// # Errors
-/// `InvalidArgument` when there is no picture or no such unit; a picture's own, which says what it is called.
+/// `InvalidArgument` when there is no picture or no such unit; a picture's own, which says what it is called. Where broken ones are left
+/// out, only that of the first, and where there is no other.
 pub(super) fn exciting(
     subject: &Subject,
     request: &ExcitingRequest,
@@ -42,13 +43,19 @@ pub(super) fn exciting(
     let mut graphs = lock(&graphs);
     // The strongest first, of equals the earlier.
     let mut found: Vec<Found> = Vec::new();
-    let mut count = 0;
+    let (mut count, mut broken) = (0, Vec::new());
     for (index, (name, encoded)) in encoded.enumerate() {
         subject.check_canceled()?;
-        count += 1;
         let in_picture = |error| in_picture(&name, error);
-        let encoded = encoded.map_err(in_picture)?;
-        let (prepared, pixels) = subject.prepare_with_pixels(&encoded).map_err(in_picture)?;
+        let (prepared, pixels) = match encoded.and_then(|encoded| subject.prepare_with_pixels(&encoded)) {
+            Ok(picture) => picture,
+            Err(error) if request.leaves_out_broken => {
+                broken.push(in_picture(error));
+                continue;
+            }
+            Err(error) => return Err(in_picture(error)),
+        };
+        count += 1;
         let values = graphs.forward(&prepared.row)?;
         let peak = peak_of(&peaks(&values, &graphs)?, request.unit, &graphs.layer)?;
         peak.check_finite(&graphs.layer).map_err(in_picture)?;
@@ -59,7 +66,7 @@ pub(super) fn exciting(
         }
     }
     if count == 0 {
-        return Err(Error::invalid("at least one picture must be given"));
+        return Err(broken.into_iter().next().unwrap_or_else(|| Error::invalid("at least one picture must be given")));
     }
     let mut pictures = Vec::new();
     let mut cells = Vec::new();
@@ -81,8 +88,8 @@ pub(super) fn exciting(
     }
     // Pairs stay together: the number of columns is even.
     let columns = 2 * picture::square(pictures.len().div_ceil(2));
-    let png = picture::png(&picture::grid(&cells, columns, 1))?;
-    Ok(Exciting { layer: graphs.layer.clone(), pictures, png })
+    let png = if cells.is_empty() { None } else { Some(picture::png(&picture::grid(&cells, columns, 1))?) };
+    Ok(Exciting { layer: graphs.layer.clone(), pictures, left_out: broken.iter().map(Error::chain).collect(), png })
 }
 
 /// Says in an error which picture it is about.

@@ -123,7 +123,7 @@ impl Network {
         output.ok_or_else(|| Error::not_found(format!("the model has no layer called {name}")))
     }
 
-    /// What comes into `value`, where that is kept within bounds, as ReLU6 does.
+    /// What comes into `value`, where that is kept within bounds, as `ReLU6` does.
     pub(super) fn before_bounds(&self, value: &str) -> Option<&str> {
         let clip = self.producer(value).filter(|node| node.op_type == "Clip")?;
         clip.input.first().map(String::as_str).filter(|input| *input != self.input && self.shapes.contains_key(*input))

@@ -244,6 +244,8 @@ pub struct ExcitingRequest {
     pub count: usize,
     /// How the unit is projected.
     pub rule: Rule,
+    /// Whether what is no picture is left out, rather than an error: of a whole data set one file may be broken.
+    pub leaves_out_broken: bool,
 }
 
 impl ExcitingRequest {
@@ -269,6 +271,8 @@ pub struct Exciting {
     pub layer: String,
     /// The pictures, the most exciting first.
     pub pictures: Vec<ExcitingPicture>,
-    /// For each, what the unit sees of it and the projection beside that, as PNG.
-    pub png: Vec<u8>,
+    /// Why others were left out, a sentence each.
+    pub left_out: Vec<String>,
+    /// For each picture, what the unit sees of it and the projection beside that, as PNG. `None` where there is no picture.
+    pub png: Option<Vec<u8>>,
 }

@@ -149,11 +149,16 @@ pub(super) async fn exciting(
     let deadline = deadline(payload.received, options.timeout());
     let mut admission = app.explainer.admit(Arc::clone(&model), Work::Exciting, deadline)?;
     let pictures = admission.note(read_pictures(&app, &headers, payload.bytes).await)?;
-    let request = ExcitingRequest { layer, unit, count: options.count.unwrap_or(ExcitingRequest::DEFAULT_COUNT), rule };
+    let count = options.count.unwrap_or(ExcitingRequest::DEFAULT_COUNT);
+    let request = ExcitingRequest { layer, unit, count, rule, leaves_out_broken: false };
     let pictures = pictures.into_iter().enumerate().map(|(index, bytes)| (format!("picture {index}"), Ok(bytes)));
     let exciting = admission.exciting(request, pictures).await?;
     if prefers_png(&headers) {
-        return Ok(picture_response(exciting.png));
+        let none = || {
+            let message = format!("unit {unit} of {} is not above zero in any of the pictures", exciting.layer);
+            Error::not_found(message)
+        };
+        return Ok(picture_response(exciting.png.ok_or_else(none)?));
     }
     numbers_response(0, move || OfModel::new(&model, ExcitingJson::new(unit, exciting))).await
 }

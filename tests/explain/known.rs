@@ -188,13 +188,19 @@ async fn the_pictures_that_excite_a_unit_come_first() {
     let fixture = Fixture::new(&colors(), PLAIN);
     let levels = [40, 250, 120, 200];
     let pictures = levels.map(|level| png(&painted(0, 0, [level, 0, 0]))).to_vec();
-    let request = ExcitingRequest { layer: "rectified".into(), unit: 0, count: 3, rule: Rule::Deconvnet };
+    let request = ExcitingRequest {
+        layer: "rectified".into(),
+        unit: 0,
+        count: 3,
+        rule: Rule::Deconvnet,
+        leaves_out_broken: false,
+    };
     let exciting = fixture.exciting(request.clone(), pictures.clone()).await.unwrap();
     let order: Vec<_> = exciting.pictures.iter().map(|it| it.index).collect();
     assert_eq!(order, [1, 3, 2]);
     assert!((exciting.pictures[0].unit.activation - 250.0 / 255.0).abs() < 1e-6);
     // Two pairs beside each other and one below; the unit sees one pixel of the picture, which is red.
-    let grid = decoded(&exciting.png);
+    let grid = decoded(&exciting.png.unwrap());
     assert_eq!(grid.dimensions(), (2 + 4 * 130, 2 + 2 * 130));
     assert_eq!(grid.get_pixel(60, 60).0, [250, 0, 0]);
     assert_eq!(grid.get_pixel(190, 60).0, [255, 0, 0]);
@@ -202,8 +208,15 @@ async fn the_pictures_that_excite_a_unit_come_first() {
     let error = fixture.exciting(ExcitingRequest { unit: 2, ..request.clone() }, pictures.clone()).await.unwrap_err();
     assert_eq!(error.message(), "there is no unit 2: the layer rectified has the units 0 to 1");
     let unread = vec![pictures[0].clone(), "no picture".into()];
-    let error = fixture.exciting(request.clone(), unread).await.unwrap_err();
+    let error = fixture.exciting(request.clone(), unread.clone()).await.unwrap_err();
     assert!(error.message().starts_with("number 1: "), "{error}");
+    // Of a data set one file may be broken, but not each.
+    let data_set = ExcitingRequest { leaves_out_broken: true, ..request.clone() };
+    let exciting = fixture.exciting(data_set.clone(), [unread.clone(), pictures.clone()].concat()).await.unwrap();
+    assert_eq!(exciting.pictures.iter().map(|it| it.index).collect::<Vec<_>>(), [3, 5, 4]);
+    assert!(exciting.left_out.len() == 1 && exciting.left_out[0].starts_with("number 1: "), "{:?}", exciting.left_out);
+    let error = fixture.exciting(data_set, vec![unread[1].clone()]).await.unwrap_err();
+    assert!(error.message().starts_with("number 0: "), "{error}");
     let error = fixture.exciting(request.clone(), vec![]).await.unwrap_err();
     assert_eq!(error.message(), "at least one picture must be given");
 
@@ -211,7 +224,7 @@ async fn the_pictures_that_excite_a_unit_come_first() {
     let blue = png(&painted(0, 0, [0, 0, 90]));
     let request = ExcitingRequest { unit: 1, ..request };
     let exciting = fixture.exciting(request.clone(), pictures.clone()).await.unwrap();
-    assert_eq!(exciting.pictures, []);
+    assert_eq!((exciting.pictures, exciting.png), (vec![], None));
     let exciting = fixture.exciting(request, [pictures, vec![blue]].concat()).await.unwrap();
     assert_eq!(exciting.pictures.iter().map(|it| it.index).collect::<Vec<_>>(), [4]);
 }

@@ -102,6 +102,12 @@ async fn filters_feature_maps_and_exciting_pictures_are_told() {
     let order: Vec<_> = body["pictures"].as_array().unwrap().iter().map(|it| it["index"].as_u64().unwrap()).collect();
     assert_eq!(order, [1, 2]);
     assert!(is_png(&decode(&body["png"])));
+    // Nothing to be seen is no picture.
+    let body = send(&server, "POST", path, &[], png([0; 3])).await.json();
+    assert_eq!((&body["pictures"], &body["png"]), (&json!([]), &json!(null)));
+    let answer = send(&server, "POST", path, &[("accept", "image/png")], png([0; 3])).await;
+    let said = "unit 0 of rectified is not above zero in any of the pictures";
+    assert_eq!((answer.status.as_u16(), answer.error()), (404, said.to_owned()));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::client::{Answer, get, send};
 use crate::graphs;
-use crate::server::{PLAIN_RECIPE, Repository, config, start};
+use crate::server::{PLAIN_RECIPE, Repository, config, png, start};
 
 async fn server(change: impl FnOnce(&mut convoy::config::ServerConfig)) -> (Server, Repository) {
     let repository = Repository::new().with("filters", &graphs::convolutional(8, 3), PLAIN_RECIPE, "");
@@ -125,4 +125,26 @@ async fn keys_are_asked_for_where_the_document_says_so() {
             assert_eq!(operation["responses"]["401"].is_null(), !needs_key, "{method} {path}");
         }
     }
+}
+
+/// What a query must have is said to be needed there, and nothing else is.
+#[tokio::test]
+async fn what_a_query_must_have_is_required() {
+    let (server, _repository) = server(|_| ()).await;
+    let document = get(&server, "/openapi.json").await.json();
+    for (operation, needed) in [("explain", &[][..]), ("features", &["layer"]), ("exciting", &["layer", "unit"])] {
+        let path = format!("/v1/models/{{model}}/{operation}");
+        let parameters = document["paths"][&path]["post"]["parameters"].as_array().unwrap();
+        let query: Vec<_> = parameters.iter().filter(|parameter| parameter["in"] == "query").collect();
+        let required: Vec<_> = query.iter().filter(|it| it["required"] == true).map(|it| &it["name"]).collect();
+        assert_eq!(required, needed, "{operation}");
+        let answer = send(&server, "POST", &filled(&path), &[], png([9; 3])).await;
+        assert_eq!(answer.status == 400, !needed.is_empty(), "{operation}: {answer:?}");
+        if let Some(method) = query.iter().find(|parameter| parameter["name"] == "method") {
+            let methods = method["schema"]["enum"].as_array().unwrap();
+            assert!(methods.contains(&"guided".into()), "{methods:?}");
+            assert_eq!(methods.contains(&"cam".into()), operation == "explain", "{methods:?}");
+        }
+    }
+    server.shutdown().await;
 }

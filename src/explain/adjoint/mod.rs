@@ -28,6 +28,11 @@ pub enum Rule {
     Gradient,
 }
 
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 3] = [Self::Deconvnet, Self::Guided, Self::Gradient];
+}
+
 /// A graph that takes a layer's values back to an earlier layer.
 #[derive(Debug)]
 pub(super) struct Adjoint {

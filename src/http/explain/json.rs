@@ -204,7 +204,8 @@ pub(super) struct ExcitingJson {
     layer: String,
     unit: usize,
     pictures: Vec<ExcitingPictureJson>,
-    png: Png,
+    /// `null` where there is no picture.
+    png: Option<Png>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -219,7 +220,7 @@ struct ExcitingPictureJson {
 }
 
 impl ExcitingJson {
-    pub(super) fn new(unit: usize, Exciting { layer, pictures, png }: Exciting) -> Self {
+    pub(super) fn new(unit: usize, Exciting { layer, pictures, png, left_out: _ }: Exciting) -> Self {
         let picture = |ExcitingPicture { index, unit, frame }: ExcitingPicture| ExcitingPictureJson {
             index,
             activation: unit.activation,
@@ -227,6 +228,6 @@ impl ExcitingJson {
             column: unit.column,
             frame: frame.into(),
         };
-        Self { layer, unit, pictures: pictures.into_iter().map(picture).collect(), png: Png(png) }
+        Self { layer, unit, pictures: pictures.into_iter().map(picture).collect(), png: png.map(Png) }
     }
 }

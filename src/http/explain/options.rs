@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use super::super::App;
 use super::super::extract::Payload;
 use crate::error::{Error, Result};
-use crate::explain::{Admission, ExcitingRequest, ExplainRequest, Method, Work};
+use crate::explain::{Admission, ExcitingRequest, ExplainRequest, Method, Rule, Work};
 use crate::inference::deadline;
 use crate::repository::Model;
 
@@ -26,7 +26,7 @@ pub(in super::super) struct Options {
     /// `cam`, `gradcam`, `occlusion`, `deconvnet`, `guided` or `gradient`; `cam` where the head allows it, else `gradcam`, or `occlusion`
     /// where there are no feature maps or no way back to them.
     #[serde(default, deserialize_with = "parsed")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("enum" = Method::ALL.map(Method::as_str)))]
     method: Option<Method>,
     /// The class that is asked about, by its index; the one that classification answers first.
     #[serde(default, deserialize_with = "number")]
@@ -89,13 +89,13 @@ impl Options {
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct NoOptions {}
 
-/// The layer that a request is about.
+/// The layer that a request is about. What must be there may be missing for serde, so that it is asked for in words.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["layer"]))]
 pub(in super::super) struct FeaturesOptions {
     /// Its name, as `/architecture` has it.
     #[serde(default, deserialize_with = "name")]
-    #[schemars(required)]
     layer: Option<String>,
     /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
     #[serde(default, deserialize_with = "number")]
@@ -119,14 +119,13 @@ impl FeaturesOptions {
 /// The unit that a request is about, and how many pictures are wanted.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["layer", "unit"]))]
 pub(in super::super) struct ExcitingOptions {
     /// The layer's name.
     #[serde(default, deserialize_with = "name")]
-    #[schemars(required)]
     layer: Option<String>,
     /// The unit: a channel of the layer.
     #[serde(default, deserialize_with = "number")]
-    #[schemars(required)]
     unit: Option<usize>,
     /// How many pictures are wanted.
     #[serde(default, deserialize_with = "number")]
@@ -134,7 +133,7 @@ pub(in super::super) struct ExcitingOptions {
     pub(super) count: Option<usize>,
     /// `deconvnet`, `guided` or `gradient`; `deconvnet`.
     #[serde(default, deserialize_with = "parsed")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("enum" = Rule::ALL.map(|rule| Method::Projection(rule).as_str())))]
     pub(super) method: Option<Method>,
     /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
     #[serde(default, deserialize_with = "number")]

@@ -25,7 +25,8 @@ async fn values_that_are_no_numbers_are_said_to_be_none() {
         assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
         assert!(error.message().contains("not a finite number"), "{error}");
     }
-    let exciting = ExcitingRequest { layer: "out".into(), unit: 3, count: 1, rule: Rule::Guided };
+    let exciting =
+        ExcitingRequest { layer: "out".into(), unit: 3, count: 1, rule: Rule::Guided, leaves_out_broken: false };
     let error = fixture.exciting(exciting, vec![png(&noise("a"))]).await.unwrap_err();
     assert_eq!(error.message(), "number 0: the unit 3 of the layer out is not a finite number for this picture");
     // Where one looks for such values they are not hidden.
@@ -44,7 +45,8 @@ async fn a_projection_that_is_no_number_names_its_picture() {
         node("Clip", &["infinite", "low", "high"], "out"),
     ];
     let fixture = classifier(nodes, vec![scalar("large", 3e38), scalar("low", 0.0), scalar("high", 1.0)]);
-    let exciting = |unit| ExcitingRequest { layer: "out".into(), unit, count: 1, rule: Rule::Guided };
+    let exciting =
+        |unit| ExcitingRequest { layer: "out".into(), unit, count: 1, rule: Rule::Guided, leaves_out_broken: false };
     let pictures = || vec![png(&noise("a")), png(&noise("b"))];
     let features = fixture.features(png(&noise("a")), "out").await.unwrap();
     let unit = features.channels.iter().position(|it| it.max == 1.0).unwrap();
