@@ -29,6 +29,7 @@ pub struct Server {
     grpc_address: SocketAddr,
     metrics_address: SocketAddr,
     inference: Inference,
+    explainer: Explainer,
     repository: Arc<Repository>,
     /// The folder that the models are read from lives as long as this.
     _single: Option<SingleModel>,
@@ -96,7 +97,7 @@ impl Server {
         };
         let parts = http::Parts {
             inference: inference.clone(),
-            explainer,
+            explainer: explainer.clone(),
             keys: &keys,
             metrics: &metrics,
             tracing: tracing.clone(),
@@ -127,6 +128,7 @@ impl Server {
             grpc_address,
             metrics_address,
             inference,
+            explainer,
             repository,
             _single: single,
             shutdown,
@@ -182,6 +184,8 @@ impl Server {
 
         self.stop.send_replace(true);
         self.repository.stop();
+        let now = tokio::time::Instant::now();
+        self.explainer.close((now + deadline.saturating_duration_since(now) / 2).into_std());
         let ended = async { tokio::join!(&mut self.http, &mut self.grpc) };
         if tokio::time::timeout_at(deadline, ended).await.is_err() {
             self.http.abort();

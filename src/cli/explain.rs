@@ -148,7 +148,9 @@ pub(super) async fn run(args: &ExplainArgs) -> Result<()> {
     }
     let paths = tokio::task::block_in_place(|| files(&args.pictures))?;
     let explain_metrics = ExplainMetrics::register(metrics.registry())?;
-    let explainer = Explainer::new(runtime, &ExplainConfig::default(), limits.picture(), explain_metrics);
+    // Whoever waits here ends it himself.
+    let config = ExplainConfig { timeout_ms: u64::MAX, ..ExplainConfig::default() };
+    let explainer = Explainer::new(runtime, &config, limits.picture(), explain_metrics);
 
     let (png, answer) = show(args, &explainer, model, paths).await?;
     if let Some(png) = &png {

@@ -175,6 +175,7 @@ mod tests {
             ("--limits-max-inflight-bytes", default.limits.max_inflight_bytes.to_string()),
             ("--explain-max-concurrent", default.explain.max_concurrent.to_string()),
             ("--explain-max-waiting", default.explain.max_waiting.to_string()),
+            ("--explain-timeout-ms", default.explain.timeout_ms.to_string()),
             ("--explain-cache-bytes", default.explain.cache_bytes.to_string()),
             ("--log-level", default.log.level.clone()),
             ("--tracing-sample-ratio", default.tracing.sample_ratio.to_string()),

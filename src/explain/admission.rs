@@ -53,6 +53,8 @@ pub struct Admission {
     graph: Arc<GraphModel>,
     work: Work,
     deadline: Option<Instant>,
+    /// The latest that the deadline may be.
+    latest: Option<Instant>,
     outcome: Outcome,
 }
 
@@ -71,12 +73,16 @@ impl Admission {
             count(Outcome::Rejected);
             return Err(Error::overloaded("too many explanations are waiting").with_retry_after(RETRY_AFTER));
         }
-        Ok(Self { inner, model, graph, work, deadline, outcome: Outcome::Canceled })
+        let latest = Instant::now().checked_add(inner.timeout);
+        let mut admission = Self { inner, model, graph, work, deadline: None, latest, outcome: Outcome::Canceled };
+        admission.change(work, deadline);
+        Ok(admission)
     }
 
     /// What a request's body says of it, where only parsing it could tell: what is asked for, and when the answer is of no use any more.
     pub fn change(&mut self, work: Work, deadline: Option<Instant>) {
-        (self.work, self.deadline) = (work, deadline);
+        self.work = work;
+        self.deadline = deadline.into_iter().chain(self.latest).min();
     }
 
     /// Passes `result` on, and counts the request as failed where it is an error: for what a handler finds wrong before it asks for
@@ -139,11 +145,17 @@ impl Admission {
     /// Does `work` on a thread of its own, when it is its turn.
     async fn run<T: Send + 'static>(&mut self, work: impl FnOnce(&Subject) -> Result<T> + Send + 'static) -> Result<T> {
         self.outcome = Outcome::Canceled;
-        let result = match self.deadline {
-            None => self.run_unlimited(work).await,
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), self.run_unlimited(work))
-                .await
-                .unwrap_or_else(|_| Err(too_late())),
+        let limited = async {
+            match self.deadline {
+                None => self.run_unlimited(work).await,
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), self.run_unlimited(work))
+                    .await
+                    .unwrap_or_else(|_| Err(too_late())),
+            }
+        };
+        let result = tokio::select! {
+            result = limited => result,
+            () = end(&self.inner) => Err(shutting_down()),
         };
         self.outcome = result.as_ref().map_or_else(|error| error.kind().into(), |_| Outcome::Success);
         result
@@ -155,7 +167,7 @@ impl Admission {
     ) -> Result<T> {
         let inner = &self.inner;
         let place = Arc::clone(&inner.places).acquire_owned().await;
-        let place = place.map_err(|_| Error::unavailable("the server is shutting down"))?;
+        let place = place.map_err(|_| shutting_down())?;
         // The timer sees a deadline a millisecond late, in which small graphs are done.
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(too_late());
@@ -205,6 +217,20 @@ fn own_graph(model: &Model) -> Result<Arc<GraphModel>> {
         let message = format!("the model {} is an ensemble: ask for its members, {}", model.name(), members.join(", "));
         Error::invalid(message)
     })
+}
+
+/// Waits until what is under way is to be given up because the server ends.
+async fn end(inner: &Inner) {
+    let mut end = inner.end.subscribe();
+    let at = end.wait_for(Option::is_some).await.ok().and_then(|at| *at);
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn shutting_down() -> Error {
+    Error::unavailable("the server is shutting down")
 }
 
 fn too_late() -> Error {

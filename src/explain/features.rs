@@ -1,13 +1,17 @@
 //! The feature maps of a layer.
 
+use image::RgbImage;
+
 use super::cache::Purpose;
 use super::graphs::{Graphs, Plan};
 use super::subject::{Subject, lock};
 use super::{ChannelStatistics, Features, picture};
 use crate::error::{Error, Result};
 
-/// Cells of a grid are enlarged to at least this.
+/// Maps are enlarged to at least this.
 const CELL: usize = 32;
+/// Single values are squares of this side.
+const VALUE: usize = 8;
 
 /// What the layer called `layer` gives for a picture.
 ///
@@ -33,15 +37,19 @@ pub(super) fn features(subject: &Subject, encoded: &[u8], layer: &str) -> Result
         return Err(Error::invalid(format!("the layer {layer} has no values")));
     }
     let statistics = values.chunks_exact(area).map(statistics).collect();
-    let cells: Vec<_> = match places {
+    let (cells, scale): (Vec<_>, _) = match places {
         [height, width] if area > 1 => {
-            values.chunks_exact(area).map(|map| picture::gray(map, *width, *height)).collect()
+            let cells = values.chunks_exact(area).map(|map| picture::gray(map, *width, *height)).collect();
+            (cells, CELL.div_ceil(*width.max(height)))
         }
-        // Without rows and columns, all values are one row of pixels.
-        _ => vec![picture::gray(&values, values.len(), 1)],
+        // A single value has no range of its own.
+        _ if area == 1 => {
+            let row = picture::gray(&values, values.len(), 1);
+            (row.pixels().map(|pixel| RgbImage::from_pixel(1, 1, *pixel)).collect(), VALUE)
+        }
+        // Without rows and columns each channel is a row of pixels.
+        _ => (vec![picture::gray(&values, area, *channels)], 1),
     };
-    let side = cells.first().map_or(1, |cell| cell.width().max(cell.height()) as usize);
-    let scale = if cells.len() == 1 { 1 } else { CELL.div_ceil(side).max(1) };
     let png = picture::png(&picture::grid(&cells, picture::square(cells.len()), scale as u32))?;
     Ok(Features { layer, shape, values, channels: statistics, png })
 }

@@ -27,9 +27,9 @@ mod thread;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub use self::adjoint::Rule;
 pub use self::admission::{Admission, Work};
@@ -59,6 +59,10 @@ struct Inner {
     /// How many may be worked on or wait.
     max_admitted: usize,
     admitted: AtomicUsize,
+    /// The longest that one may wait and be worked on.
+    timeout: Duration,
+    /// When what is under way is given up, once the server ends.
+    end: watch::Sender<Option<Instant>>,
     /// Of those that are worked on.
     places: Arc<Semaphore>,
     cache: Arc<Cache>,
@@ -74,6 +78,8 @@ impl Explainer {
             limits,
             max_admitted: places.saturating_add(config.max_waiting),
             admitted: AtomicUsize::new(0),
+            timeout: Duration::from_millis(config.timeout_ms),
+            end: watch::Sender::new(None),
             places: Arc::new(Semaphore::new(places)),
             cache: Arc::new(Cache::new(config.cache_bytes)),
             metrics,
@@ -88,5 +94,12 @@ impl Explainer {
     /// `Overloaded` at once when every place is taken; `InvalidArgument` for an ensemble, which has no graph of its own.
     pub fn admit(&self, model: Arc<Model>, work: Work, deadline: Option<Instant>) -> Result<Admission> {
         Admission::new(Arc::clone(&self.inner), model, work, deadline)
+    }
+
+    /// Refuses what waits and what comes, and at `end` what is under way. The work is the least urgent there is, and may take minutes, for
+    /// which a server that ends does not wait.
+    pub fn close(&self, end: Instant) {
+        self.inner.places.close();
+        self.inner.end.send_replace(Some(end));
     }
 }

@@ -147,9 +147,12 @@ async fn feature_maps_are_the_layers_values() {
     let grid = decoded(&features.png);
     assert_eq!(grid.dimensions(), (2 + 32 + 2 + 32 + 2, 2 + 32 + 2));
     assert_eq!((grid.get_pixel(2, 33).0, grid.get_pixel(2, 2).0), ([255; 3], [0; 3]));
-    // A layer without rows and columns is a row of pixels.
+    // A layer without rows and columns has a square for each value, from the lowest to the highest of all.
     let flat = fixture.features(picture.clone(), "flat").await.unwrap();
     assert_eq!(flat.shape, [2]);
+    let squares = decoded(&flat.png);
+    assert_eq!(squares.dimensions(), (2 + 8 + 2 + 8 + 2, 2 + 8 + 2));
+    assert_eq!((squares.get_pixel(3, 9).0, squares.get_pixel(13, 3).0), ([255; 3], [0; 3]));
     let error = fixture.features(picture, "none").await.unwrap_err();
     assert_eq!(error.message(), "the model has no layer called none");
 }

@@ -1,6 +1,6 @@
 //! What bounds explanations, and what they leave behind.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use convoy::error::ErrorKind;
 use convoy::explain::{ExplainConfig, ExplainRequest, Method, Rule, Work};
@@ -67,6 +67,47 @@ async fn what_comes_too_late_or_is_not_waited_for_ends() {
     }
     let outcomes = ["rejected", "canceled", "success"].map(|outcome| fixture.outcomes(outcome));
     assert_eq!(outcomes, [2.0; 3]);
+}
+
+#[tokio::test]
+async fn none_may_take_longer_than_the_server_allows() {
+    let config = ExplainConfig { timeout_ms: 0, ..ExplainConfig::default() };
+    let fixture = Fixture::with(&convolutional(8, 4), "", &config);
+    let an_hour = Some(Instant::now() + Duration::from_hours(1));
+    for deadline in [None, an_hour] {
+        let work = Work::Explanation(Some(Method::Cam));
+        let mut admission = fixture.explainer.admit(fixture.model.clone(), work, deadline).unwrap();
+        let error = admission.explain(request(Method::Cam)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+        // What the body says is no way around it.
+        admission.change(work, an_hour);
+        let error = admission.explain(request(Method::Cam)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_ends_gives_up_what_waits_and_in_the_end_what_is_under_way() {
+    let fixture = Fixture::new(&convolutional(64, 32), "");
+    let occlusion = || ExplainRequest { patch: Some(2), stride: Some(2), ..request(Method::Occlusion) };
+    let ended = async {
+        // Both have begun, of which one has the only place.
+        fixture.explainer.close(Instant::now());
+    };
+    let (under_way, waiting, ()) =
+        tokio::join!(biased; fixture.explain(occlusion()), fixture.explain(occlusion()), ended);
+    let later = fixture.explain(occlusion()).await;
+    for result in [under_way, waiting, later] {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+
+    // What is done in time is answered.
+    let fixture = Fixture::new(&convolutional(8, 4), "");
+    let ended = async { fixture.explainer.close(Instant::now() + Duration::from_hours(1)) };
+    let (under_way, waiting, ()) =
+        tokio::join!(biased; fixture.explain(request(Method::Cam)), fixture.explain(request(Method::Cam)), ended);
+    under_way.unwrap();
+    assert_eq!(waiting.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test]

@@ -234,6 +234,10 @@ options! {
     #[arg(long, env = "CONVOY_EXPLAIN_MAX_WAITING", value_name = "COUNT")]
     explain_max_waiting: usize => explain.max_waiting;
 
+    /// After how many milliseconds, waiting included, an explanation is given up [default: 300000]
+    #[arg(long, env = "CONVOY_EXPLAIN_TIMEOUT_MS", value_name = "MS")]
+    explain_timeout_ms: u64 => explain.timeout_ms;
+
     /// About how many bytes the graphs may take that are kept between explanations [default: 536870912]
     #[arg(long, env = "CONVOY_EXPLAIN_CACHE_BYTES", value_name = "BYTES")]
     explain_cache_bytes: usize => explain.cache_bytes;
