@@ -28,12 +28,19 @@ compose=${COMPOSE:-docker compose}
 # Ctrl-C reaches every program that this terminal runs: one in a session of its own it does not.
 apart=$(command -v setsid || true)
 
+trap '' PIPE
+
 # What is not to outlive a failure: the replicas that are not among these, while `phase` is `start`.
 known=""
 phase=none
 
+# Whoever would read it may be gone: the terminal of a lost connection, a program behind a pipe that Ctrl-C has ended, too.
 say() {
-    echo "$*" >&2
+    echo "$*" >&2 || true
+}
+
+tell() {
+    echo "$*" || true
 }
 
 refuse() {
@@ -67,16 +74,29 @@ count() {
     echo $#
 }
 
-# What a container was given, a line each: variables that its image does not have, folders, limits and devices.
+# What a container was given, a line each: what is not its image's of variables, command, user and health check, and its folders, networks,
+# limits, devices and rights.
 settings() {
+    own='{{range .Config.Env}}{{println .}}{{end}}command={{json .Config.Cmd}}{{println}}entrypoint={{json .Config.Entrypoint}}
+user={{json .Config.User}}
+start_period={{with .Config.Healthcheck}}{{.StartPeriod}}{{end}}'
     image=$($docker inspect --format '{{.Image}}' "$1")
     {
-        $docker inspect --format '{{range .Config.Env}}{{println "image" .}}{{end}}' "$image"
-        $docker inspect --format '{{range .Config.Env}}{{println "own" .}}{{end}}' "$1"
+        $docker inspect --format "$own" "$image" | sed 's/^/image /'
+        $docker inspect --format "$own" "$1" | sed 's/^/own /'
     } | awk '{ line = substr($0, index($0, " ") + 1) } $1 == "image" { of_image[line] } $1 == "own" && !(line in of_image) { print line }'
     $docker inspect --format '{{range .Mounts}}{{.Destination}}={{.Type}} {{.Source}} {{.RW}}{{println}}{{end}}' "$1"
-    $docker inspect --format 'cpus={{.HostConfig.NanoCpus}}{{println}}memory={{.HostConfig.Memory}}' "$1"
-    $docker inspect --format 'devices={{json .HostConfig.DeviceRequests}}' "$1"
+    $docker inspect --format '{{range $name, $_ := .NetworkSettings.Networks}}network {{$name}}=yes{{println}}{{end}}' "$1"
+    $docker inspect --format '{{with .HostConfig}}cpus={{.NanoCpus}}
+memory={{.Memory}}
+devices={{json .DeviceRequests}}
+ulimits={{json .Ulimits}}
+read_only={{.ReadonlyRootfs}}
+cap_add={{json .CapAdd}}
+cap_drop={{json .CapDrop}}
+security_opt={{json .SecurityOpt}}
+restart={{json .RestartPolicy}}
+logging={{json .LogConfig}}{{end}}' "$1" | sed 's/=\(null\|\[\]\)$/=/'
 }
 
 # In what the second container's settings are not the first one's. Their values may be secrets, and are not said.
@@ -96,7 +116,7 @@ differences() {
 
 # HAProxy's servers, one a line: backend, address, state.
 servers() {
-    curl --fail --silent --show-error --max-time 5 "$haproxy/;csv" | awk -F , '
+    curl --noproxy '*' --fail --silent --show-error --max-time 5 "$haproxy/;csv" | awk -F , '
         { gsub(/"[^"]*"/, "") }
         NR == 1 { sub(/^# /, ""); for (i = 1; i <= NF; i++) column[$i] = i; next }
         $1 ~ /^(http|grpc)_replicas$/ && $2 != "BACKEND" {
@@ -142,6 +162,17 @@ has_place() {
     [ "${free:-0}" -gt 0 ]
 }
 
+# Why a new replica does not get ready, before it goes with its log: what its health check was told, and what it logged last.
+tell_why() {
+    case $($docker inspect --format '{{with .State.Health}}{{.Status}}{{end}} {{.State.StartedAt}}' "$1") in
+    "healthy "* | *" 0001-"*) return ;;
+    esac
+    said=$($docker inspect --format '{{with .State.Health}}{{range .Log}}{{println .Output}}{{end}}{{end}}' "$1" | grep . | tail -n 1)
+    say "$1 says: ${said:-nothing to its health check}
+its log ends:
+$($docker logs --tail 5 "$1" 2>&1)"
+}
+
 # What of the batch is under way may be ended at once, where `phase` is not `stop`.
 heed_signals() {
     trap 'exit 130' INT
@@ -151,15 +182,20 @@ heed_signals() {
 clean_up() {
     status=$?
     trap - EXIT
-    # Whoever presses Ctrl-C again must not leave half of this.
-    trap '' INT TERM HUP
+    # Whoever presses Ctrl-C again must not leave half of this, and nothing here may end it.
+    trap '' INT TERM HUP PIPE
+    set +e
     if [ "$phase" = start ]; then
         # shellcheck disable=SC2046
         set -- $(fresh)
+        # Of a failure, but not of a signal.
+        for container in "$@"; do
+            [ "$status" -ge 128 ] || tell_why "$container"
+        done
         if [ $# -gt 0 ]; then
             say "removing the $# new replicas: what they have taken they answer first"
-            $docker stop "$@" >/dev/null || true
-            $docker rm --force "$@" >/dev/null || true
+            $docker stop "$@" >/dev/null
+            $docker rm --force "$@" >/dev/null
         fi
     fi
     if [ "$phase" = stop ]; then
@@ -170,20 +206,27 @@ clean_up() {
     exit "$status"
 }
 
+case ${ACCEPT_CHANGES:-} in
+"" | 1) ;;
+*) refuse "ACCEPT_CHANGES is $ACCEPT_CHANGES: it must be 1, or not be there" ;;
+esac
 whole_number PATIENCE_S "$patience_s"
 whole_number BATCH "${BATCH:-1}"
 whole_number REPLICAS "${REPLICAS:-1}"
 for program in curl flock; do
     command -v $program >/dev/null || refuse "$program is not there, and is needed"
 done
-# Two at once would each take the other's new replicas for its own.
-exec 9<"$0"
-flock --nonblock 9 || refuse "another rolling update is under way"
 # shellcheck disable=SC2086
 running=$($compose "$@" ps --quiet convoy)
 [ -n "$running" ] || refuse "no replica runs: there is nothing to replace"
 project=$($docker inspect --format '{{index .Config.Labels "com.docker.compose.project"}}' "${running%%
 *}")
+# Two at once would each take the other's new replicas for its own, wherever the script lies.
+locks=${TMPDIR:-/tmp}/convoy-rolling-update-$(id -u)
+mkdir -p -m 700 "$locks"
+[ -O "$locks" ] && [ ! -L "$locks" ] || refuse "$locks is somebody else's: it must not be there, or be yours"
+exec 9>>"$locks/$($docker info --format '{{.ID}}' | tr -c '[:alnum:]\n' -)-$project"
+flock --nonblock 9 || refuse "another rolling update of $project is under way"
 old=$(containers)
 for container in $old; do
     # Compose counts it, and would start it instead of a new one.
@@ -197,6 +240,14 @@ haproxy=${HAPROXY_URL:-http://$($compose "$@" port load-balancer 8404)} ||
     refuse "the load balancer does not run: nothing could say when an old replica may go"
 [ -n "$(servers)" ] || refuse "HAProxy cannot be asked at $haproxy: nothing could say when an old replica may go"
 
+# A registry's image is pulled: version 1 of Compose would build one under its name.
+image=$($compose "$@" config | awk '
+    /^[^ ]/ { is_services = $1 == "services:" }
+    /^  [^ ]/ { is_convoy = is_services && $1 == "convoy:" }
+    is_convoy && /^    image:/ { print $2 }')
+$docker image inspect "$image" >/dev/null 2>&1 || $docker pull "$image" ||
+    refuse "the image $image is neither here nor can it be pulled"
+
 trap clean_up EXIT
 heed_signals
 while [ "$started" -lt "$total" ]; do
@@ -208,7 +259,7 @@ while [ "$started" -lt "$total" ]; do
 
     # shellcheck disable=SC2086
     there=$(count $(containers))
-    echo "starting $batch new replicas beside $there"
+    tell "starting $batch new replicas beside $there"
     known=$(containers | tr '\n' ' ')
     phase=start
     # Made first and looked at, since what was given to the old ones on a command line, their API keys for instance, is forgotten.
@@ -246,7 +297,7 @@ put into .env what the old ones were given, or accept this with ACCEPT_CHANGES=1
             old="$old $container"
             continue
         fi
-        echo "stopping $container"
+        tell "stopping $container"
         # shellcheck disable=SC2086
         { $apart $docker stop "$container" && $apart $docker rm "$container"; } >/dev/null ||
             refuse "the old replica $container could not be stopped and removed"

@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         test("a_rolling_update_removes_the_new_ones_when_they_fail", update::removes_the_new_ones_when_they_fail),
         test("a_rolling_update_refuses_replicas_of_other_settings", update::refuses_replicas_of_other_settings),
         test("a_rolling_update_ends_a_batch_that_is_interrupted", update::ends_a_batch_that_is_interrupted),
+        test("a_rolling_update_cleans_up_where_nobody_listens", update::cleans_up_where_nobody_listens),
         test("a_rolling_update_passes_options_on_to_compose", update::passes_options_on_to_compose),
         promtool("the_configuration_is_well_formed", &["check", "config", "prometheus.yml"]),
         promtool("the_alerts_fire_when_they_should", &["test", "rules", "alerts_test.yml"]),

@@ -2,7 +2,7 @@
 //! That it loses no request is what `cargo xtask docker-test` tries.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -29,8 +29,6 @@ impl Stage {
         for program in ["docker", "compose", "curl", "sleep"] {
             symlink(STUB, state.path().join("bin").join(program)).unwrap();
         }
-        // A copy, since a run locks the script.
-        fs::copy(SCRIPT, state.path().join("update.sh")).unwrap();
         let scene = Self { state, places };
         for replica in 1..=replicas {
             scene.put(&format!("containers/c{replica}"), SETTINGS);
@@ -55,11 +53,20 @@ impl Stage {
     }
 
     fn run_with(&self, options: &[&str], environment: &[(&str, &str)]) -> Output {
+        self.command(options, environment).output().unwrap()
+    }
+
+    fn command(&self, options: &[&str], environment: &[(&str, &str)]) -> Command {
         let path = format!("{}:{}", self.path().join("bin").display(), std::env::var("PATH").unwrap());
-        let mut script = Command::new(self.path().join("update.sh"));
-        script.args(options).env("PATH", path).env("STATE", self.path()).env("PLACES", self.places.to_string());
+        let mut script = Command::new(SCRIPT);
+        script
+            .args(options)
+            .env("TMPDIR", self.path())
+            .env("PATH", path)
+            .env("STATE", self.path())
+            .env("PLACES", self.places.to_string());
         script.env("COMPOSE", "compose").env("PATIENCE_S", "10").envs(environment.iter().copied());
-        script.output().unwrap()
+        script
     }
 
     /// Runs the script, which must refuse and say so.
@@ -114,11 +121,18 @@ pub(crate) fn refuses_what_cannot_be_done() {
     for (variable, value) in [("BATCH", "0"), ("BATCH", "x"), ("PATIENCE_S", "2m"), ("REPLICAS", "-1")] {
         wrong.refused(&[(variable, value)], &format!("{variable} is {value}"));
     }
+    wrong.refused(&[("ACCEPT_CHANGES", "0")], "ACCEPT_CHANGES is 0");
     let busy = Stage::new(3, 64);
-    let other = fs::File::open(busy.path().join("update.sh")).unwrap();
+    let locks = busy.path().join(format!("convoy-rolling-update-{}", fs::metadata(busy.path()).unwrap().uid()));
+    fs::create_dir(&locks).unwrap();
+    let other = fs::File::create(locks.join("DAEMON-1-convoy")).unwrap();
     other.lock().unwrap();
     busy.refused(&[], "another rolling update");
-    for stage in [none, full, blind, halved, wrong, busy] {
+    let nowhere = Stage::new(3, 64);
+    nowhere.put("unknown-image", "");
+    nowhere.put("nowhere", "");
+    nowhere.refused(&[], "the image convoy:next is neither here nor can it be pulled");
+    for stage in [none, full, blind, halved, wrong, busy, nowhere] {
         assert_eq!(stage.log(), "");
     }
 }
@@ -143,6 +157,14 @@ pub(crate) fn refuses_replicas_of_other_settings() {
     assert_eq!(stage.replicas(), [1, 2, 3]);
     assert!(!stage.log().contains("start"), "one of them served: {}", stage.log());
 
+    // A command may bring keys, too.
+    let by_command = Stage::new(3, 64);
+    for replica in 1..=3 {
+        by_command
+            .put(&format!("containers/c{replica}"), &format!("{SETTINGS}command=[\"serve\",\"--auth-keys-file\"]\n"));
+    }
+    by_command.refused(&[], "  they would lack command");
+
     let accepted = stage.run(&[("ACCEPT_CHANGES", "1")]);
     assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
     assert_eq!(stage.replicas().len(), 3);
@@ -166,17 +188,41 @@ pub(crate) fn ends_a_batch_that_is_interrupted() {
     assert_eq!(stuck.replicas(), [7, 8, 9]);
 }
 
+/// Nobody may be left who hears of it: the script's output is a pipe that nobody reads.
+pub(crate) fn cleans_up_where_nobody_listens() {
+    let stage = Stage::new(3, 64);
+    stage.put("never-healthy", "");
+    stage.put("interrupt", "");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = stage.command(&[], &[]).stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+    assert_eq!(status.code(), Some(143));
+    assert_eq!(stage.replicas(), [1, 2, 3]);
+
+    let stage = Stage::new(3, 64);
+    stage.put("unknown-image", "");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = stage.command(&[], &[]).stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+    assert!(status.success(), "{status}");
+    assert_eq!(stage.replicas(), [4, 5, 6]);
+    assert!(stage.log().contains("pull convoy:next"), "{}", stage.log());
+}
+
 /// What the replicas were started with is what Compose is given again.
 pub(crate) fn passes_options_on_to_compose() {
     for (options, passed) in [
         (&["--file", "a.yaml", "--file", "gpu.yaml"][..], "--file a.yaml --file gpu.yaml "),
-        (&[], "--file STAGE/compose.yaml "),
+        (&[], "--file DOCKER/compose.yaml "),
     ] {
         let stage = Stage::new(1, 64);
         let output = stage.run_with(options, &[]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let given = fs::read_to_string(stage.path().join("options")).unwrap();
-        assert_eq!(given.trim_end_matches('\n'), passed.replace("STAGE", stage.path().to_str().unwrap()));
+        assert_eq!(
+            given.trim_end_matches('\n'),
+            passed.replace("DOCKER", SCRIPT.trim_end_matches("/rolling-update.sh"))
+        );
     }
 }
 
@@ -185,6 +231,7 @@ pub(crate) fn removes_the_new_ones_when_they_fail() {
     for (failure, words) in [
         ("up-fails", "no memory for another"),
         ("never-healthy", "is not healthy"),
+        ("never-healthy", "the model m is missing\nits log ends:\nloading failed"),
         ("interrupt", "0 of 3 replicas are new; the old ones serve on"),
     ] {
         let stage = Stage::new(3, 64);

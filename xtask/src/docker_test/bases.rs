@@ -61,7 +61,7 @@ impl Bases {
                     daemon,
                     name,
                     "haproxy",
-                    &[r#"CMD ["haproxy","-f","/usr/local/etc/haproxy/haproxy.cfg"]"#],
+                    &[r#"CMD ["haproxy","-W","-db","-f","/usr/local/etc/haproxy/haproxy.cfg"]"#],
                 )
             })?,
             prometheus: pulled_or("PROMETHEUS_IMAGE", &|name| {

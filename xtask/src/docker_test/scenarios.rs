@@ -25,7 +25,7 @@ pub(super) struct Scenario {
     pub(super) run: fn(&Project<'_>, &str) -> Result<Option<Duration>>,
 }
 
-pub(super) const SCENARIOS: [Scenario; 9] = [
+pub(super) const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "nothing",
         run: |_, _| {
@@ -37,6 +37,7 @@ pub(super) const SCENARIOS: [Scenario; 9] = [
     Scenario { name: "rolling update", run: update },
     Scenario { name: "an update that fails", run: fail_to_update },
     Scenario { name: "an update without keys", run: refuse_to_open },
+    Scenario { name: "HAProxy reloaded", run: reload_balancer },
     Scenario { name: "SIGKILL of one", run: kill_one },
     Scenario { name: "one frozen", run: freeze_one },
     Scenario { name: "one without its model", run: add_broken },
@@ -102,6 +103,14 @@ fn sorted_replicas(project: &Project<'_>) -> Result<Vec<String>> {
     let mut replicas = project.replicas()?;
     replicas.sort();
     Ok(replicas)
+}
+
+/// Another HAProxy takes over, as after a change of its configuration.
+fn reload_balancer(project: &Project<'_>, _: &str) -> Result<Option<Duration>> {
+    project.compose(&["kill", "--signal", "HUP", "load-balancer"])?;
+    sleep(ABSENCE);
+    project.wait_for_replicas(REPLICAS)?;
+    Ok(None)
 }
 
 fn kill_one(project: &Project<'_>, _: &str) -> Result<Option<Duration>> {
