@@ -169,7 +169,7 @@ pub(crate) async fn what_changes_is_not_shown_as_it_was() {
     assert_eq!(unload.status, 200, "{unload:?}");
     let notice = "return document.querySelector('#notice').textContent || null";
     let said = browser.wait_for("a notice", notice).await;
-    assert_eq!(said, "The model filters is not ready any more, so means is chosen.");
+    assert_eq!(said, "The model filters is not ready any more, so means is chosen until it is.");
     let choice = "return [...document.querySelector('#model').options].map(it => it.value)";
     assert_eq!(browser.run(choice, json!([])).await, json!(["means"]));
 

@@ -20,6 +20,7 @@ mod failures;
 mod key;
 mod outdated;
 mod pictures;
+mod restarts;
 mod versions;
 mod views;
 
@@ -103,6 +104,11 @@ fn main() -> ExitCode {
             failures::a_server_that_hangs_is_said_not_to_answer_until_it_does,
         ),
         trial("what_was_refused_is_asked_for_again", failures::what_was_refused_is_asked_for_again),
+        trial("what_was_chosen_is_chosen_again", restarts::what_was_chosen_is_chosen_again),
+        trial(
+            "what_the_network_view_missed_comes_with_the_server",
+            restarts::what_the_network_view_missed_comes_with_the_server,
+        ),
         trial("a_file_that_was_deleted_is_said_to_be_gone", failures::a_file_that_was_deleted_is_said_to_be_gone),
     ];
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing.is_some())).collect();
