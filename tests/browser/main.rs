@@ -105,6 +105,7 @@ fn main() -> ExitCode {
         ),
         trial("what_was_refused_is_asked_for_again", failures::what_was_refused_is_asked_for_again),
         trial("what_was_chosen_is_chosen_again", restarts::what_was_chosen_is_chosen_again),
+        trial("what_waits_is_not_asked_of_another_model", restarts::what_waits_is_not_asked_of_another_model),
         trial(
             "what_the_network_view_missed_comes_with_the_server",
             restarts::what_the_network_view_missed_comes_with_the_server,

@@ -7,13 +7,14 @@ use crate::server::png;
 use crate::{Page, first_class};
 
 /// Has `window.alter` change the list of models before the page sees it. While `window.refuses`, `filters` classifies nothing.
-/// `window.asked` has what was asked to classify.
+/// `window.asked` has what was asked to classify, and what is asked waits for `window.held`.
 const ALTERED: &str = "window.asked = [];
     window.alter = it => it;
     const own = window.fetch;
     window.fetch = async (path, options) => {
         const [, model] = /models\\/(.*?)\\/.*classify/.exec(path) ?? [];
         if (model) window.asked.push(model);
+        if (model) await window.held;
         if (model === 'filters' && window.refuses) {
             return new Response(JSON.stringify({error: 'the model filters is loading'}), {status: 503});
         }
@@ -83,6 +84,24 @@ pub(crate) async fn what_was_chosen_is_chosen_again() {
     browser.run("window.alter = it => it", json!([])).await;
     browser.wait_for("both", "return document.querySelector('#model').options.length === 2").await;
     assert_eq!(browser.run(CHOICE, json!([])).await, json!(["means", "1"]));
+    page.close(0).await;
+    server.shutdown().await;
+}
+
+pub(crate) async fn what_waits_is_not_asked_of_another_model() {
+    let (server, _repository) = serve().await;
+    let page = Page::open_with_models(&server).await;
+    let browser = &page.browser;
+    browser.run(ALTERED, json!([])).await;
+    browser.run("window.held = new Promise(it => window.release = it)", json!([])).await;
+    page.drop_files(&["a.png", "b.png", "c.png", "d.png", "e.png"].map(|name| (name, png([200, 0, 0])))).await;
+    browser.wait_for("four requests", "return window.asked.length === 4").await;
+    browser.run("window.alter = list => list.filter(it => it.name !== 'filters')", json!([])).await;
+    let gone = notice("The model filters is not ready any more, so means is chosen until it is.");
+    browser.wait_for("that it is gone", &gone).await;
+    browser.run("window.release()", json!([])).await;
+    browser.wait_for("the last class", &first_class("e.png")).await;
+    assert_eq!(browser.run(ASKED, json!([])).await, json!(vec!["filters"; 5]));
     page.close(0).await;
     server.shutdown().await;
 }
