@@ -76,7 +76,7 @@ pub(crate) async fn what_excites_a_unit_is_shown() {
     let offered = "return [...document.querySelector('#feature-picture').options].map(it => it.textContent)";
     assert_eq!(browser.run(offered, json!([])).await, json!(["dim.png", "bright.png"]));
     browser.click("#exciting-button").await;
-    let found = "const it = [...document.querySelectorAll('#exciting li span:first-child')].map(it => it.textContent);
+    let found = "const it = [...document.querySelectorAll('#exciting li bdi')].map(it => it.textContent);
         return it.length > 0 && it";
     assert_eq!(browser.wait_for("what excites unit 0", found).await, json!(["bright.png", "dim.png"]));
     let drawn = "return document.querySelector('#exciting img').naturalWidth > 100";
@@ -112,9 +112,38 @@ pub(crate) async fn what_excites_a_unit_is_looked_for_among_pictures() {
     let first = "Among the first 64 of the 66 pictures on this page, which is as many as are looked at at once.";
     browser.wait_for("how many are looked at", &said(first)).await;
     browser.click("#exciting-button").await;
-    let found = "return document.querySelector('#exciting li span:first-child')?.textContent";
+    let found = "return document.querySelector('#exciting li bdi')?.textContent";
     assert_eq!(browser.wait_for("what excites unit 0", found).await, "63.png");
     page.close(1).await;
+    server.shutdown().await;
+}
+
+pub(crate) async fn what_excites_a_unit_is_sent_as_far_as_a_request_holds_it() {
+    let (server, _repository) = serve().await;
+    let page = Page::open_with_models(&server).await;
+    let browser = &page.browser;
+    // Their sizes are made up.
+    let size = "Object.defineProperty(File.prototype, 'size', {get: () => 30 * 2 ** 20})";
+    browser.run(size, json!([])).await;
+    page.drop_files(&["a.png", "b.png", "c.png"].map(|name| (name, png([200, 0, 0])))).await;
+    browser.wait_for("all answers", "return document.querySelectorAll('.picture .why').length === 3").await;
+    browser.click("nav a[href='#network']").await;
+    browser.wait_for("the layers", &layers("3 × 8 × 8")).await;
+    browser.run("document.querySelector('#layers button').click()", json!([])).await;
+    let among = "return document.querySelector('#exciting').textContent === 'Among the first 2 of the 3 pictures on this page, which is as many as one request holds, since some are large.'";
+    browser.wait_for("how many are looked at", among).await;
+    browser.click("#exciting-button").await;
+    browser.wait_for("what excites unit 0", "return document.querySelectorAll('#exciting li').length === 2").await;
+
+    // A server that takes less says so, and the page what to do.
+    let refusal = "window.fetch = () =>
+        Promise.resolve(new Response(JSON.stringify({error: 'the body is too large'}), {status: 413}))";
+    browser.run(refusal, json!([])).await;
+    browser.click("#exciting-button").await;
+    let said = "return document.querySelector('#exciting .error')?.textContent";
+    let words = "The body is too large. Remove some of the large pictures in the view Classify.";
+    assert_eq!(browser.wait_for("the refusal", said).await, words);
+    page.close(0).await;
     server.shutdown().await;
 }
 
@@ -169,7 +198,7 @@ pub(crate) async fn what_changes_is_not_shown_as_it_was() {
     assert_eq!(unload.status, 200, "{unload:?}");
     let notice = "return document.querySelector('#notice').textContent || null";
     let said = browser.wait_for("a notice", notice).await;
-    assert_eq!(said, "The model filters is not ready any more, so means is chosen.");
+    assert_eq!(said, "The model filters is not ready any more, so means is chosen until it is.");
     let choice = "return [...document.querySelector('#model').options].map(it => it.value)";
     assert_eq!(browser.run(choice, json!([])).await, json!(["means"]));
 

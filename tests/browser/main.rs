@@ -20,6 +20,7 @@ mod failures;
 mod key;
 mod outdated;
 mod pictures;
+mod restarts;
 mod versions;
 mod views;
 
@@ -103,6 +104,21 @@ fn main() -> ExitCode {
             failures::a_server_that_hangs_is_said_not_to_answer_until_it_does,
         ),
         trial("what_was_refused_is_asked_for_again", failures::what_was_refused_is_asked_for_again),
+        trial("what_was_chosen_is_chosen_again", restarts::what_was_chosen_is_chosen_again),
+        trial("what_waits_is_not_asked_of_another_model", restarts::what_waits_is_not_asked_of_another_model),
+        trial(
+            "what_the_network_view_missed_comes_with_the_server",
+            restarts::what_the_network_view_missed_comes_with_the_server,
+        ),
+        trial("explanations_are_put_in_words", pictures::explanations_are_put_in_words),
+        trial(
+            "what_the_browser_cannot_show_is_explained_by_the_server",
+            pictures::what_the_browser_cannot_show_is_explained_by_the_server,
+        ),
+        trial(
+            "what_excites_a_unit_is_sent_as_far_as_a_request_holds_it",
+            changes::what_excites_a_unit_is_sent_as_far_as_a_request_holds_it,
+        ),
         trial("a_file_that_was_deleted_is_said_to_be_gone", failures::a_file_that_was_deleted_is_said_to_be_gone),
     ];
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing.is_some())).collect();

@@ -99,6 +99,14 @@ pub(crate) async fn an_answer_of_an_ensemble_says_so_too() {
     page.drop_files(&[("a.png", png([200, 0, 0]))]).await;
     browser.wait_for("a class", &first_class("a.png")).await;
     assert_eq!(browser.run(OUTDATED, json!([])).await, json!(null));
+    // It is not explained, nor has it layers, and is asked for neither.
+    let reason = browser.run("return document.querySelector('.reason').textContent", json!([])).await;
+    assert_eq!(reason, "Why? An ensemble is not explained. Choose one of its members: filters, means.");
+    assert_eq!(browser.run("return document.querySelector('.explain')", json!([])).await, json!(null));
+    page.check_accessibility("an ensemble's answer").await;
+    browser.click("nav a[href='#network']").await;
+    let said = browser.wait_for("what it is", "return document.querySelector('#network-notice').textContent").await;
+    assert_eq!(said, "pair is an ensemble and has no layers of its own. Choose one of its members: filters, means.");
     load(&server, &repository, "1", 3).await;
     assert_eq!(browser.wait_for("its age", OUTDATED).await, "The model has been loaded again since this answer.");
     page.close(0).await;

@@ -9,8 +9,12 @@ use crate::server::{PLAIN_RECIPE, Repository, config, start};
 use crate::{Page, changes, first_class, graphs, photo, serve};
 
 fn encoded(picture: impl Into<DynamicImage>) -> Vec<u8> {
+    encoded_as(ImageFormat::Png, picture)
+}
+
+fn encoded_as(format: ImageFormat, picture: impl Into<DynamicImage>) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    picture.into().write_to(&mut bytes, ImageFormat::Png).unwrap();
+    picture.into().write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
 }
 
@@ -129,4 +133,64 @@ pub(crate) async fn what_the_network_sees_is_never_a_speck() {
         page.close(0).await;
         server.shutdown().await;
     }
+}
+
+pub(crate) async fn explanations_are_put_in_words() {
+    // A label that turns what follows it around.
+    let labels = "one\ntwo\n\u{202e}eerht\n";
+    let recipe = format!("{PLAIN_RECIPE}resize = 8\n");
+    let repository = Repository::new().with("filters", &graphs::convolutional(8, 3), &recipe, labels);
+    let server = start(config(&repository)).await;
+    let page = Page::open_with_models(&server).await;
+    let browser = &page.browser;
+    page.drop_files(&[("a.png", encoded(RgbImage::from_pixel(8, 8, Rgb([90; 3]))))]).await;
+    browser.wait_for("its class", &first_class("a.png")).await;
+    browser.click(".explain").await;
+    let label = "return document.querySelector('.why .said bdi')?.textContent";
+    assert_eq!(browser.wait_for("the map", label).await, "\u{202e}eerht");
+
+    // Where in the picture, whatever part of it the network sees.
+    let place = "const it = await import('/page/picture.js');
+        const frame = {y: 0, picture_height: arguments[0].height, ...arguments[0]};
+        return it.strongestPlace({shape: [1, 3], data: [1, 0, 0]}, frame)";
+    for (frame, expected) in [
+        (json!({"x": 0, "width": 300, "height": 100, "picture_width": 300}), "in the middle of the left"),
+        (json!({"x": 100, "width": 100, "height": 100, "picture_width": 300}), "in the middle"),
+        (json!({"x": 200, "width": 100, "height": 100, "picture_width": 300}), "in the middle of the right"),
+        // It is padded, or so small that it is shown alone.
+        (json!({"x": -100, "width": 300, "height": 100, "picture_width": 100}), "in the middle of the left"),
+        (json!({"x": 1499, "width": 2, "height": 2, "picture_width": 3000}), "in the middle of the left"),
+    ] {
+        assert_eq!(browser.run(place, json!([frame])).await, expected, "{frame}");
+    }
+    // Maps of any size.
+    let large = "const it = await import('/page/picture.js');
+        return it.heatmapCanvas({shape: [448, 448], data: Array(448 * 448).fill(1)}).width";
+    assert_eq!(browser.run(large, json!([])).await, 448);
+    page.close(0).await;
+    server.shutdown().await;
+}
+
+pub(crate) async fn what_the_browser_cannot_show_is_explained_by_the_server() {
+    let (server, _repository) = changes::serve().await;
+    let page = Page::open_with_models(&server).await;
+    let browser = &page.browser;
+    let picture = RgbImage::from_fn(64, 48, |x, _| Rgb([x as u8, 90, 90]));
+    page.drop_files(&[("a.tiff", encoded_as(ImageFormat::Tiff, picture))]).await;
+    browser.wait_for("its class", &first_class("a.tiff")).await;
+    let shown = "return document.querySelector('.view').textContent === 'This browser cannot show the file.'";
+    browser.wait_for("that it cannot be shown", shown).await;
+    for (method, width) in [("Occlusion", 64), ("Gradient", 8)] {
+        browser.choose(".why .method", method).await;
+        browser.click(".explain").await;
+        let drawn = format!("return document.querySelector('.view img')?.naturalWidth === {width}");
+        browser.wait_for("the server's picture", &drawn).await;
+        let controls = "return ['.why input[type=range]', '.why .legend'].filter(it => document.querySelector(it).checkVisibility())";
+        assert_eq!(browser.run(controls, json!([])).await, json!([]), "{method}");
+        page.check_accessibility("the server's picture").await;
+    }
+    browser.click("#again").await;
+    browser.wait_for("that it cannot be shown", shown).await;
+    page.close(0).await;
+    server.shutdown().await;
 }

@@ -74,7 +74,7 @@ pub(crate) async fn no_answer_becomes_another_versions_unasked() {
     std::fs::remove_dir_all(repository.path().join("filters/2")).unwrap();
     control(&server, "load").await;
     let said = browser.wait_for("a notice", NOTICE).await;
-    assert_eq!(said, "Version 2 of filters is not ready any more, so its newest is chosen.");
+    assert_eq!(said, "Version 2 of filters is not ready any more, so its newest is chosen until it is.");
     let gone = |version| format!("filters {version}, which gave this answer, is not ready any more.");
     assert_eq!(browser.wait_for("its age", OUTDATED).await, gone(2));
     wait_for_class(browser, 3).await;
@@ -82,15 +82,15 @@ pub(crate) async fn no_answer_becomes_another_versions_unasked() {
     browser.click(".again").await;
     wait_for_class(browser, 4).await;
 
-    // Nor does it become another model's, when its own goes, or comes back.
+    // Nor does it become another model's, when its own goes; when that comes back, it is chosen again.
     control(&server, "unload").await;
-    let gone_model = "return document.querySelector('#notice').textContent === 'The model filters is not ready any more, so means is chosen.'";
+    let gone_model = "return document.querySelector('#notice').textContent === 'The model filters is not ready any more, so means is chosen until it is.'";
     browser.wait_for("a notice", gone_model).await;
     assert_eq!(browser.wait_for("its age", OUTDATED).await, gone(3));
     control(&server, "load").await;
-    let other =
-        "return document.querySelector('.outdated').textContent === 'means is chosen now. This answer is filters’s.'";
-    browser.wait_for("whose it is", other).await;
+    let again = "return document.querySelector('.outdated').textContent === 'The model has been loaded again since this answer.'
+        && document.querySelector('#model').value === 'filters'";
+    browser.wait_for("the model", again).await;
     wait_for_class(browser, 4).await;
     assert_eq!(browser.run(COUNT, json!([])).await, 3);
     page.close(0).await;

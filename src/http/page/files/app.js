@@ -1,7 +1,7 @@
 // The page: its views, the list of models, and the key. The views know of each other only what `state` says.
 
 import { get, hasKey, sentence, setKey } from "/page/api.js";
-import { choice, offer, onChoice } from "/page/choice.js";
+import { choice, offer, onChoice, stands } from "/page/choice.js";
 import { startClassify } from "/page/classify.js";
 import { byId } from "/page/dom.js";
 import { startNetwork } from "/page/network.js";
@@ -29,13 +29,15 @@ const state = {
   readable: () => state.pictures.filter((it) => !it.isRefused),
   view: "classify",
   choice,
+  /** Whether the server answers, and what is chosen is ready and what somebody has chosen. */
+  stands: () => state.answers && stands(),
   /** What would answer now, as far as the server has said: the version that the choice means, when it was loaded, and all that are
-   * ready. */
+   * ready; of an ensemble its members. */
   current: () => {
     const { model, version: chosen } = choice();
     const details = state.models.find((it) => it.name === model);
     const version = chosen || details?.versions.at(-1);
-    return { model, version, loaded: details?.loaded_ms?.[version], versions: details?.versions ?? [] };
+    return { model, version, loaded: details?.loaded_ms?.[version], versions: details?.versions ?? [], members: details?.members ?? [] };
   },
   /** What is chosen as text, which is another when that has been loaded again. */
   identity: () => {
@@ -70,7 +72,7 @@ function show() {
   state.tell("shown");
 }
 
-/** Asks which models there are; what is chosen stays chosen as long as it is there. */
+/** Asks which models there are; what is chosen stays chosen as long as it is there, and is chosen again when it is back. */
 async function loadModels() {
   asking?.abort();
   const controller = asking = new AbortController();

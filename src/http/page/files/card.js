@@ -50,8 +50,8 @@ export function makeCard(file, { onRemove, onAgain }) {
   return item;
 }
 
-/** Shows the classes of an answer that took `roundTrip` milliseconds. */
-export function showAnswer(item, answer, roundTrip) {
+/** Shows the classes of an answer that took `roundTrip` milliseconds. `members` are those of the ensemble that gave it. */
+export function showAnswer(item, answer, roundTrip, members = []) {
   const { model_name: model, model_version: version, model_loaded_ms: loaded, predictions, timing } = answer;
   const classes = predictions[0].classes;
   item.said.className = "visually-hidden";
@@ -81,6 +81,10 @@ export function showAnswer(item, answer, roundTrip) {
     setOutdated(item, "");
     item.view.clear();
     closePanel(item);
+    if (members.length) {
+      item.why.replaceChildren(el("p", { className: "quiet", textContent: `Why? An ensemble is not explained. Choose one of its members: ${members.join(", ")}.` }));
+      return;
+    }
     const onOther = () => {
       answered.isReplaced = true;
       outdate(item, LOADED_AGAIN);

@@ -2,50 +2,58 @@
 
 import { byId, setOptions } from "/page/dom.js";
 
-/** What was chosen last. */
-let last = { model: "", version: "" };
-/** What was chosen and is not ready any more, and in words what took its place; until another is chosen or it is back. */
-let lost = null;
+/** What somebody has chosen, or what was there first. */
+let wanted = { model: "", version: "" };
+/** Whether that is what is chosen, and ready. */
+let isWanted = false;
 
 export const choice = () => ({ model: byId("model").value, version: byId("version").value });
 
-/** Offers the models of the list that are ready. What is chosen stays chosen as long as it is there; what is to be said of that is
- * returned. */
+/** Whether what is chosen is ready and is not in the place of another, which somebody has chosen. */
+export const stands = () => isWanted;
+
+/** Offers the models of the list that are ready. What is wanted is chosen as long as it is there or is being loaded, and again as soon as it
+ * is back; what is to be said of that is returned. */
 export function offer(models) {
-  const ready = models.filter((it) => it.state === "READY");
-  const isReady = ({ model, version }) => ready.some((it) => it.name === model && (!version || it.versions.includes(version)));
-  setOptions(byId("model"), ready.map((it) => [it.name, it.name]));
-  if (isReady({ model: last.model })) byId("model").value = last.model;
-  offerVersions(models);
-  if (isReady(last)) byId("version").value = last.version;
-  const now = choice();
-  if (!now.model) return "No model is ready. The view Server says why.";
-  if (last.model && !isReady(last)) {
-    const words = now.model !== last.model
-      ? `The model ${last.model} is not ready any more, so ${now.model} is chosen.`
-      : `Version ${last.version} of ${last.model} is not ready any more, so its newest is chosen.`;
-    lost = { ...last, words };
-  } else if (lost && isReady(lost)) {
-    lost = null;
+  const find = (name) => models.find((it) => it.name === name);
+  const isReady = ({ model, version }) => find(model)?.state === "READY" && (!version || find(model).versions.includes(version));
+  const isLoading = find(wanted.model)?.state === "LOADING";
+  const offered = models.filter((it) => it.state === "READY" || (isLoading && it.name === wanted.model));
+  setOptions(byId("model"), offered.map((it) => [it.name, it.name]));
+  if (offered.some((it) => it.name === wanted.model)) byId("model").value = wanted.model;
+  offerVersions(models, isLoading);
+  isWanted = isReady(wanted);
+  // Another model's versions have nothing to do with the one that was chosen.
+  byId("version").value = isWanted || isLoading ? wanted.version : "";
+  const { model } = choice();
+  if (isLoading) return `The model ${wanted.model} is being loaded.`;
+  if (!model) return "No model is ready. The view Server says why.";
+  if (!wanted.model) {
+    wanted = choice();
+    isWanted = true;
   }
-  last = now;
-  return lost?.words ?? "";
+  if (isWanted) return "";
+  if (model !== wanted.model) return `The model ${wanted.model} is not ready any more, so ${model} is chosen until it is.`;
+  return `Version ${wanted.version} of ${model} is not ready any more, so its newest is chosen until it is.`;
 }
 
-function offerVersions(models) {
+/** Offers the versions of the model that is chosen; while that is being loaded, those that are wanted of it. */
+function offerVersions(models, isLoading = false) {
   const versions = models.find((it) => it.name === byId("model").value)?.versions ?? [];
   const newest = versions.at(-1);
+  const coming = isLoading && wanted.version;
   setOptions(byId("version"), [
-    ...(newest ? [["", `newest (${newest})`]] : []),
+    ...(newest || isLoading ? [["", newest ? `newest (${newest})` : "newest"]] : []),
     ...versions.map((version) => [version, version]),
+    ...(coming ? [[coming, coming]] : []),
   ]);
 }
 
 /** Calls `tell` when somebody has chosen another model or version. `models` is the list that is known. */
 export function onChoice(models, tell) {
   const chosen = () => {
-    lost = null;
-    last = choice();
+    wanted = choice();
+    isWanted = true;
     tell();
   };
   byId("model").addEventListener("change", () => {

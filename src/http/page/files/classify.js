@@ -6,6 +6,8 @@ import { byId } from "/page/dom.js";
 import { classifications } from "/page/queue.js";
 
 let state;
+/** Whether what is chosen was ready, and not in the place of another, when the server was last asked. */
+let stood = false;
 
 export function startClassify(shared) {
   state = shared;
@@ -37,9 +39,11 @@ export function startClassify(shared) {
     for (const item of [...state.pictures]) remove(item);
     byId("files").focus();
   });
-  state.events.addEventListener("chosen", classifyAll);
-  // Where nobody chose the other model, an answer stays what it is; what has none is asked for again.
-  state.events.addEventListener("changed", () => state.pictures.filter((it) => it.isFailed && !it.controller).forEach(enqueue));
+  state.events.addEventListener("chosen", () => {
+    stood = state.stands();
+    classifyAll();
+  });
+  for (const event of ["listed", "models"]) state.events.addEventListener(event, askAgain);
   state.events.addEventListener("listed", () => state.pictures.forEach(check));
 }
 
@@ -77,7 +81,17 @@ function classifyAll() {
   if (state.choice().model) state.pictures.forEach(enqueue);
 }
 
+/** Asks again about what has no answer, when what was chosen is back. What is in its place meanwhile is asked about nothing that nobody
+ * has given it. */
+function askAgain() {
+  const stands = state.stands();
+  if (stands && !stood) state.pictures.filter((it) => it.isFailed && !it.controller).forEach(enqueue);
+  stood = stands;
+}
+
 async function enqueue(item) {
+  // Whatever else is chosen until it is the picture's turn.
+  const choice = state.choice();
   item.controller?.abort();
   // What is explained is an answer that will be replaced.
   item.panel?.stop();
@@ -89,7 +103,7 @@ async function enqueue(item) {
   progress();
   const wasRefused = item.isRefused;
   try {
-    await classifications.run(() => classify(item, signal), signal);
+    await classifications.run(() => classify(item, choice, signal), signal);
   } catch (error) {
     if (!signal.aborted) showError(item, error);
   }
@@ -113,14 +127,14 @@ function check(item) {
   else outdate(item, "");
 }
 
-async function classify(item, signal) {
-  const choice = state.choice();
+async function classify(item, choice, signal) {
   if (!choice.model) throw new ApiError(0, "there is no model that is ready");
   item.said.textContent = "Classifying…";
   const started = performance.now();
   const path = `${modelPath(choice)}/classify`;
   const answer = await post(path, item.file, { top_k: byId("top-k").value }, signal, CLASSIFYING);
-  showAnswer(item, answer, performance.now() - started);
+  const members = state.models.find((it) => it.name === answer.model_name)?.members;
+  showAnswer(item, answer, performance.now() - started, members);
 }
 
 function progress() {

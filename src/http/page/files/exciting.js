@@ -22,9 +22,18 @@ export function startExciting(shared) {
 
 /** As many as the server takes in one request, unless it is told otherwise; it says so itself then. */
 const MOST = 64;
+const MOST_BYTES = 64 * 1024 * 1024;
+/** What a picture's name and what divides it from the next take, at most. */
+const PART_BYTES = 1024;
 
 /** The pictures that the server can read, as far as they are looked at. */
-const pictures = () => state.readable().slice(0, MOST);
+function pictures() {
+  const first = state.readable().slice(0, MOST);
+  let bytes = 0;
+  // Of a single one the server itself says whether it takes it: it has done so before.
+  const over = first.findIndex(({ file }, index) => (bytes += file.size + PART_BYTES) > MOST_BYTES && index > 0);
+  return over < 0 ? first : first.slice(0, over);
+}
 
 /** What was found is of other pictures or of another layer now. */
 function arrange() {
@@ -47,7 +56,8 @@ function missing() {
 /** What is looked at. */
 function among(count) {
   const all = state.readable().length;
-  if (count < all) return `the first ${count} of the ${all} pictures on this page, which is as many as are looked at at once`;
+  const most = count < MOST ? "as one request holds, since some are large" : "as are looked at at once";
+  if (count < all) return `the first ${count} of the ${all} pictures on this page, which is as many ${most}`;
   return count === 1 ? "the picture on this page" : `the ${count} pictures on this page`;
 }
 
@@ -77,7 +87,8 @@ async function show() {
     draw(answer, items);
   } catch (error) {
     if (signal.aborted) return;
-    say(sentence(error), "error");
+    const way = error.status === 413 && items.length > 1 ? " Remove some of the large pictures in the view Classify." : "";
+    say(sentence(error) + way, "error");
   }
   running = null;
   byId("exciting-button").textContent = "Show";
@@ -86,11 +97,11 @@ async function show() {
 function draw({ layer, unit, pictures: found, png }, items) {
   if (!found.length) return say(`Unit ${unit} of ${layer} is not above zero in any of the pictures.`);
   const name = ({ index }) => items[index].file.name;
-  const text = `What unit ${unit} of ${layer} sees of a picture, beside what of that excites it, the strongest first`;
+  const [before, after] = [`What unit ${unit} of `, " sees of a picture, beside what of that excites it, the strongest first"];
   byId("exciting").replaceChildren(
-    picture(png, `${text}: ${found.map(name).join(", ")}`),
-    el("p", { className: "quiet", textContent: `${text}:` }),
+    picture(png, `${before}${layer}${after}: ${found.map(name).join(", ")}`),
+    el("p", { className: "quiet" }, before, el("bdi", { textContent: layer }), `${after}:`),
     el("ol", { className: "found" }, ...found.map((it) =>
-      el("li", {}, el("span", { textContent: name(it) }), el("span", { className: "quiet", textContent: ` ${number(it.activation)}` })))),
+      el("li", {}, el("bdi", { textContent: name(it) }), el("span", { className: "quiet", textContent: ` ${number(it.activation)}` })))),
   );
 }

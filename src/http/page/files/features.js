@@ -9,12 +9,18 @@ let state;
 /** What is shown or on its way, as text. */
 let shown = "";
 let asking = new AbortController();
+/** Whether the last answer was a failure. */
+let isFailed = false;
 
 export function startFeatures(shared) {
   state = shared;
   state.events.addEventListener("pictures", setPictures);
   for (const event of ["layer", "shown"]) state.events.addEventListener(event, show);
   byId("feature-picture").addEventListener("change", show);
+  // What failed while the server was away is asked for again when it is back.
+  state.events.addEventListener("models", () => {
+    if (isFailed && state.answers) show();
+  });
   setPictures();
 }
 
@@ -31,6 +37,7 @@ async function show() {
   const wanted = JSON.stringify([state.identity(), layer, item?.id]);
   if (wanted === shown) return;
   shown = "";
+  isFailed = false;
   asking.abort();
   const place = byId("features");
   // Nobody waits for it.
@@ -46,9 +53,10 @@ async function show() {
   try {
     const answer = await explanations.run(() => post(path, item.file, { layer }, signal, EXPLAINING), signal);
     const [channels, height, width] = answer.shape;
-    const text = answer.shape.length === 3
+    // Maps of one value have nothing to be scaled by but each other.
+    const text = answer.shape.length === 3 && height * width > 1
       ? `${channels} maps of ${width} × ${height}, each from its own lowest value (black) to its highest`
-      : `${channels} values, from the lowest (black) to the highest`;
+      : `${channels} values, from the lowest of all (black) to the highest`;
     replaceKeepingFocus(
       place,
       picture(answer.png, `${answer.layer} for ${item.file.name}: ${text}`),
@@ -59,6 +67,7 @@ async function show() {
     if (signal.aborted) return;
     say(sentence(error), "error");
     shown = "";
+    isFailed = true;
   }
 }
 

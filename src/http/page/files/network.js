@@ -14,6 +14,8 @@ let shown = "";
 let asking = new AbortController();
 /** The layer that is looked at: its name and its shape, or `null`. */
 let layer = null;
+/** Whether the filters' last answer was a failure. */
+let isWithoutFilters = false;
 
 export function startNetwork(shared) {
   state = shared;
@@ -26,8 +28,14 @@ export function startNetwork(shared) {
 async function show() {
   const choice = state.choice();
   const identity = state.identity();
-  if (state.view !== "network" || !choice.model || identity === shown) return;
+  if (state.view !== "network" || !choice.model) return;
+  if (identity === shown) {
+    // What failed while the server was away is asked for again when it is back.
+    if (isWithoutFilters && state.answers) showFilters(choice, asking.signal);
+    return;
+  }
   shown = identity;
+  isWithoutFilters = false;
   asking.abort();
   const { signal } = asking = new AbortController();
   byId("network-title").textContent = `Network of ${choice.model}`;
@@ -38,6 +46,13 @@ async function show() {
   const focused = document.activeElement?.matches("#layers button") ? document.activeElement.textContent : null;
   if (focused) table.focus();
   byId("layers").tBodies[0].replaceChildren();
+  const { members } = state.current();
+  byId("network-parts").hidden = members.length > 0;
+  if (members.length) {
+    choose(null);
+    say(`${choice.model} is an ensemble and has no layers of its own. Choose one of its members: ${members.join(", ")}.`);
+    return;
+  }
   try {
     const description = await architecture(choice, signal);
     showTotals(description);
@@ -76,7 +91,7 @@ function showTotals(description) {
 }
 
 function showLayers({ layers }) {
-  const most = (name) => Math.max(1, ...layers.map((it) => it[name]));
+  const most = (name) => layers.reduce((most, it) => Math.max(most, it[name]), 1);
   const [parameters, macs, memory] = [most("parameters"), most("macs"), most("activation_bytes")];
   const cost = (value, largest, text) => {
     const cell = el("td", { className: "number share" }, value ? text(value) : el("span", { className: "quiet", textContent: "0" }));
@@ -116,12 +131,16 @@ function choose(chosen) {
 
 async function showFilters(choice, signal) {
   const place = byId("filters");
+  isWithoutFilters = false;
   try {
     const path = `${modelPath(choice)}/filters`;
     const { png, shape: sizes, layer: name } = await explanations.run(() => get(path, signal, EXPLAINING), signal);
     const text = `${sizes[0]} filters of ${name}, ${sizes[3]} × ${sizes[2]} pixels each`;
     place.replaceChildren(picture(png, text), el("p", { className: "quiet", textContent: `${text}.` }));
   } catch (error) {
-    if (!signal.aborted) place.replaceChildren(el("p", { className: "quiet", textContent: sentence(error) }));
+    if (signal.aborted) return;
+    // A model that has none will not have any.
+    isWithoutFilters = error.status === 0;
+    place.replaceChildren(el("p", { className: "quiet", textContent: sentence(error) }));
   }
 }

@@ -1,6 +1,6 @@
 // A picture on a canvas, and what explains it painted over it.
 
-import { el } from "/page/dom.js";
+import { el, picture as pictureOf } from "/page/dom.js";
 import { isClear, opaque } from "/page/opaque.js";
 
 /** The longest side of a canvas in pixels: sharp on a phone's screen, and small enough for many pictures. */
@@ -21,7 +21,7 @@ export function heatmapCanvas({ shape: [height, width], data }) {
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(width, height);
-  const largest = Math.max(...data, 0);
+  const largest = data.reduce((most, value) => Math.max(most, value), 0);
   data.forEach((value, index) => {
     const share = largest > 0 ? Math.max(0, value) / largest : 0;
     pixels.data.set([...colour(share), 255 * Math.min(1, 1.6 * share)], 4 * index);
@@ -53,13 +53,17 @@ export function projectionCanvas(bitmap) {
   return canvas;
 }
 
-/** Where a heatmap is strongest, in words. */
-export function strongestPlace({ shape: [height, width], data }) {
+/** Where in what is shown of the picture a heatmap of its `frame` is strongest, in words. */
+export function strongestPlace({ shape: [height, width], data }, frame) {
   const at = data.reduce((best, value, index) => (value > data[best] ? index : best), 0);
   if (!(data[at] > 0)) return "nowhere";
-  const third = (place, size) => Math.min(2, Math.floor((3 * (place + 0.5)) / size));
-  const row = ["top", "middle", "bottom"][third(Math.floor(at / width), height)];
-  const column = ["left", "middle", "right"][third(at % width, width)];
+  const part = partOf(frame);
+  // What a recipe pads lies outside the picture.
+  const third = (place, size) => Math.max(0, Math.min(2, Math.floor((3 * place) / size)));
+  const y = frame.y + ((Math.floor(at / width) + 0.5) * frame.height) / height - part.y;
+  const x = frame.x + (((at % width) + 0.5) * frame.width) / width - part.x;
+  const row = ["top", "middle", "bottom"][third(y, part.height)];
+  const column = ["left", "middle", "right"][third(x, part.width)];
   if (row === "middle" && column === "middle") return "in the middle";
   return row === "middle" ? `in the middle of the ${column}` : column === "middle" ? `in the middle of the ${row}` : `at the ${row} ${column}`;
 }
@@ -67,12 +71,22 @@ export function strongestPlace({ shape: [height, width], data }) {
 /** The shorter side of what the network sees is at least this many pixels of the canvas; where it would be less, it is shown alone. */
 const LEAST_SHOWN = 16;
 
+/** What of the picture is shown when what the network sees of it, its `frame`, is explained: that alone, or the whole. */
+function partOf(frame) {
+  const { picture_width: width, picture_height: height } = frame;
+  const longer = Math.max(width, height);
+  const shown = Math.min(frame.width, frame.height) * Math.min(1, LONGEST / longer);
+  return shown < Math.min(LEAST_SHOWN, longer / 2) ? frame : { x: 0, y: 0, width, height };
+}
+
 export class PictureView {
   #bitmap = null;
   #overlay = null;
   /** What of the picture is shown where that is not all of it: it takes a shape that leaves something to be seen. */
   #part = null;
   #opacity = 0.6;
+  /** Whether the browser knows the file's format, as far as that is known. */
+  canShow = true;
 
   constructor(file) {
     this.name = file.name;
@@ -87,7 +101,8 @@ export class PictureView {
       this.#bitmap = await createImageBitmap(file, { premultiplyAlpha: "none" });
     } catch {
       // A format that the browser does not know, TIFF for instance, may be one that the server does.
-      this.element.replaceChildren(el("p", { className: "unknown quiet", textContent: "This browser cannot show the file." }));
+      this.canShow = false;
+      this.clear();
       return;
     }
     const { width, height } = this.#bitmap;
@@ -140,11 +155,15 @@ export class PictureView {
   /** Paints `picture` over the part of the picture that `frame` is; `label` says to those who don't see it what is shown. */
   show(picture, frame, label) {
     this.#overlay = { picture, frame };
-    const longer = Math.max(frame.picture_width, frame.picture_height);
-    const shown = Math.min(frame.width, frame.height) * Math.min(1, LONGEST / longer);
-    this.#cut(shown < Math.min(LEAST_SHOWN, longer / 2) ? frame : null);
+    const part = partOf(frame);
+    this.#cut(part === frame ? part : null);
     this.canvas.setAttribute("aria-label", `${this.name}. ${label}`);
     this.#paint();
+  }
+
+  /** Shows a PNG of the server's, in base64, in the place of a file that the browser cannot show. */
+  showInstead(png, label) {
+    this.element.replaceChildren(pictureOf(png, `${this.name}. ${label}`));
   }
 
   /** How much of the picture what is painted over covers, 0 to 1. */
@@ -155,6 +174,10 @@ export class PictureView {
 
   /** Takes away what is painted over. */
   clear() {
+    if (!this.canShow) {
+      this.element.replaceChildren(el("p", { className: "unknown quiet", textContent: "This browser cannot show the file." }));
+      return;
+    }
     this.#overlay = null;
     this.#cut(null);
     this.canvas.setAttribute("aria-label", this.name);

@@ -146,6 +146,7 @@ export function whyPanel({ item, classes, labelOf, onOther }) {
     const projected = PROJECTIONS.includes(answer.method);
     const picture = projected ? projectionCanvas(await bitmapOf(answer.png)) : heatmapCanvas(answer.heatmap);
     const words = inWords(answer);
+    const text = words.map((it) => it.textContent ?? it).join("");
     await item.view.loaded;
     // The picture may have another answer by now, which this says nothing of.
     signal.throwIfAborted();
@@ -154,12 +155,19 @@ export function whyPanel({ item, classes, labelOf, onOther }) {
       opacity.value = projected ? "100" : "60";
       wasProjected = projected;
     }
-    item.view.setOpacity(opacity.value / 100);
-    item.view.show(picture, answer.frame, words);
+    const { canShow } = item.view;
+    if (canShow) {
+      item.view.setOpacity(opacity.value / 100);
+      item.view.show(picture, answer.frame, text);
+    } else {
+      // The server paints a heatmap over the picture itself, in its own colours.
+      item.view.showInstead(answer.png, text);
+      if (!projected) words.push(" Blue is little, red is much.");
+    }
     said.className = "said";
-    said.replaceChildren(words, el("span", { className: "quiet", textContent: ` ${milliseconds(took)}` }));
-    labels.opacity.hidden = false;
-    legend.hidden = projected;
+    said.replaceChildren(...words, el("span", { className: "quiet", textContent: ` ${milliseconds(took)}` }));
+    labels.opacity.hidden = !canShow;
+    legend.hidden = projected || !canShow;
   }
 
   function forget() {
@@ -168,12 +176,15 @@ export function whyPanel({ item, classes, labelOf, onOther }) {
     legend.hidden = labels.opacity.hidden = true;
   }
 
+  /** What is shown, as texts and elements: a name that is written from right to left, or says that it is, leaves the rest as it is. */
   function inWords(answer) {
     const [first] = answer.units;
+    const name = (textContent) => el("bdi", { textContent });
     const subject = answer.class
-      ? `“${labelOf(answer.class)}”`
-      : `unit ${first?.unit} of ${answer.layer} (activation ${number(first?.activation ?? 0)})`;
-    return `${answer.method}, ${subject}: ${MEANING[answer.method] ?? ""}. Strongest ${strongestPlace(answer.heatmap)}.`;
+      ? ["“", name(labelOf(answer.class)), "”"]
+      : [`unit ${first?.unit} of `, name(answer.layer), ` (activation ${number(first?.activation ?? 0)})`];
+    const place = strongestPlace(answer.heatmap, answer.frame);
+    return [`${answer.method}, `, ...subject, `: ${MEANING[answer.method] ?? ""}. Strongest ${place}.`];
   }
 
   function close() {
