@@ -77,7 +77,7 @@ count() {
 # What a container was given, a line each: what is not its image's of variables, command, user and health check, and its folders, networks,
 # limits, devices and rights.
 settings() {
-    own='{{range .Config.Env}}{{println .}}{{end}}command={{json .Config.Cmd}}{{println}}entrypoint={{json .Config.Entrypoint}}
+    own='{{range .Config.Env}}{{json .}}{{println}}{{end}}command={{json .Config.Cmd}}{{println}}entrypoint={{json .Config.Entrypoint}}
 user={{json .Config.User}}
 start_period={{with .Config.Healthcheck}}{{.StartPeriod}}{{end}}'
     image=$($docker inspect --format '{{.Image}}' "$1")
@@ -96,7 +96,7 @@ cap_add={{json .CapAdd}}
 cap_drop={{json .CapDrop}}
 security_opt={{json .SecurityOpt}}
 restart={{json .RestartPolicy}}
-logging={{json .LogConfig}}{{end}}' "$1" | sed 's/=\(null\|\[\]\)$/=/'
+logging={{json .LogConfig}}{{end}}' "$1" | sed -E 's/=(null|\[\])$/=/'
 }
 
 # In what the second container's settings are not the first one's. Their values may be secrets, and are not said.
@@ -105,7 +105,7 @@ differences() {
         settings "$1" | sed 's/^/old /'
         settings "$2" | sed 's/^/new /'
     } | awk '
-        NF > 1 { line = substr($0, 5); name = line; sub(/=.*/, "", name); names[name]; given[$1, name] = line }
+        NF > 1 { line = substr($0, 5); name = line; sub(/=.*/, "", name); sub(/^"/, "", name); names[name]; given[$1, name] = line }
         END {
             for (name in names)
                 if (!(("new", name) in given)) print "  they would lack " name

@@ -110,10 +110,10 @@ curl*)
 "docker inspect")
     case "$3 $4" in
     *project*) echo convoy ;;
-    *" image-of-"*) printf 'PATH=/bin\ncommand=["serve"]\n' ;;
+    *" image-of-"*) printf '"PATH=/bin"\ncommand=["serve"]\n' ;;
     *Env*)
-        echo "PATH=/bin"
-        grep '^[A-Z]' "containers/$4"
+        echo '"PATH=/bin"'
+        sed -n 's/^[A-Z].*/"&"/p' "containers/$4"
         grep '^command=' "containers/$4" || echo 'command=["serve"]'
         ;;
     *Running*) if grep -q stopped "containers/$4"; then echo false; else echo true; fi ;;
