@@ -122,7 +122,7 @@ async fn over_grpc_a_key_allows_what_its_right_says() {
         ("/inference.GRPCInferenceService/ServerLive", [Code::Ok; 4]),
         ("/inference.GRPCInferenceService/ServerReady", [Code::Ok; 4]),
         ("/inference.GRPCInferenceService/ServerMetadata", [none, none, Code::Ok, Code::Ok]),
-        ("/inference.GRPCInferenceService/ModelInfer", [none, none, Code::NotFound, Code::NotFound]),
+        ("/inference.GRPCInferenceService/ModelInfer", [none, none, Code::InvalidArgument, Code::InvalidArgument]),
         ("/inference.GRPCInferenceService/ModelStreamInfer", [none, none, Code::Ok, Code::Ok]),
         ("/inference.GRPCInferenceService/RepositoryIndex", [none, none, Code::Ok, Code::Ok]),
         (
