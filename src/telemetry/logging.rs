@@ -42,7 +42,7 @@ pub enum LogFormat {
 /// `InvalidArgument` when `log.level` cannot be read, `Internal` when the process logs already.
 pub fn start_logging(config: &LogConfig) -> Result<()> {
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter(&config.level)?)
+        .with_env_filter(quiet(filter(&config.level)?))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let started = match config.format {
@@ -73,6 +73,18 @@ fn filter(level: &str) -> Result<EnvFilter> {
     })
 }
 
+/// `filter` without the watcher's warning of every folder that is removed, whose watch the system has taken away by itself; unless
+/// somebody wants to hear of the watcher.
+fn quiet(filter: EnvFilter) -> EnvFilter {
+    if filter.to_string().contains("notify") {
+        return filter;
+    }
+    match "notify::inotify=error".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +102,12 @@ mod tests {
             let error = filter(level).unwrap_err();
             assert!(error.message().contains("CONVOY_LOG_LEVEL") && error.message().contains("warn, info"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_watcher_is_quiet_unless_it_is_asked_for() {
+        let said = |level| quiet(filter(level).unwrap()).to_string();
+        assert!(said("info,ort=warn").split(',').any(|part| part == "notify::inotify=error"));
+        assert_eq!(said("notify=debug").split(',').count(), 1);
     }
 }

@@ -77,8 +77,8 @@ fn folder() -> TempDir {
 
 /// Waits until no server holds the cache. A process that has ended holds its cache no more; what has ended in this one takes a moment.
 async fn cache_is_free(cache: &TempDir) {
-    let folder = std::fs::read_dir(cache.path()).unwrap().next().unwrap().unwrap().path();
-    let is_free = async || std::fs::File::open(folder.join("lock")).unwrap().try_lock().is_ok();
+    let folder = fs::read_dir(cache.path()).unwrap().next().unwrap().unwrap().path();
+    let is_free = async || fs::File::open(folder.join("lock")).unwrap().try_lock().is_ok();
     until(is_free, |is_free| *is_free).await;
 }
 

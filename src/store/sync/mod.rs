@@ -282,8 +282,10 @@ impl Store {
                 Ok(()) if held.refused.remove(&name) => synced.recovered.push(name),
                 Ok(()) => {}
                 Err(error) => {
+                    // An archive is no model.
+                    let model = Some(name.as_str()).filter(|name| !name.is_empty());
                     warn!(
-                        model = name,
+                        model,
                         store = %self.location,
                         cause = error.chain(),
                         "what the model store has now was not taken: what was taken before stays"
