@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::fingerprint::Fingerprint;
 use super::loader::Action;
@@ -30,6 +30,8 @@ type Scan = BTreeMap<String, Option<Fingerprint>>;
 pub(super) struct Settling {
     settle: Duration,
     models: BTreeMap<String, Seen>,
+    /// The folder in which there were models.
+    home: Folder,
 }
 
 /// What was seen of a model. `None` stands for no folder.
@@ -43,7 +45,7 @@ struct Seen {
 
 impl Settling {
     fn new(settle: Duration) -> Self {
-        Self { settle, models: BTreeMap::new() }
+        Self { settle, models: BTreeMap::new(), home: None }
     }
 
     /// Takes in what is there when the server starts. A model that was written to within the settle time may be half-written
@@ -51,7 +53,9 @@ impl Settling {
     pub(super) fn start(repository: &Repository) -> Self {
         let mut settling = Self::new(repository.control.poll_interval());
         // A repository that cannot be read was an error before this; if it has become so now, the next scan will tell.
+        let folder = folder(&repository.root);
         let scan = scan(&repository.root).unwrap_or_default();
+        settling.is_vacated(folder, &scan);
         settling.begin(scan, Instant::now(), SystemTime::now());
         settling
     }
@@ -109,6 +113,16 @@ impl Settling {
         actions
     }
 
+    /// Whether `scan` found no model since `folder` is another one than that in which there were some. A volume that is unmounted
+    /// leaves its mount point behind, while whoever removes the models does so within their folder.
+    fn is_vacated(&mut self, folder: Folder, scan: &Scan) -> bool {
+        if scan.is_empty() && !self.models.is_empty() && self.home.is_some() {
+            return folder != self.home;
+        }
+        self.home = folder;
+        false
+    }
+
     /// When the next change will be over, if it lasts.
     fn next_due(&self) -> Option<Instant> {
         self.models.values().filter_map(|seen| Some(seen.pending.as_ref()?.1 + self.settle)).min()
@@ -159,11 +173,21 @@ pub(super) async fn follow(repository: Arc<Repository>, mut settling: Settling) 
         let scanned = repository.blocking(move |repository| {
             // Before the scan: what changes after it is then told.
             events.watch(&repository.root, hint);
-            Ok((scan(&repository.root), events))
+            let folder = events.folder;
+            Ok((scan(&repository.root), folder, events))
         });
-        let Ok((scanned, kept)) = scanned.await else { return };
+        let Ok((scanned, folder, kept)) = scanned.await else { return };
         events = kept;
         match scanned {
+            Ok(scan) if settling.is_vacated(folder, &scan) => {
+                if !std::mem::replace(&mut is_lost, true) {
+                    let folder = repository.root.display();
+                    error!(
+                        %folder,
+                        "the model repository is another folder now, without a model: is its volume mounted? What is loaded goes on serving"
+                    );
+                }
+            }
             Ok(scan) => {
                 if std::mem::take(&mut is_lost) {
                     info!("the model repository can be read again");
@@ -197,22 +221,29 @@ fn scan(root: &Path) -> Result<Scan> {
     Ok(models.iter().map(|(name, folder)| (name.clone(), folder.as_path())).filter_map(fingerprint).collect())
 }
 
+/// A folder by device and inode: one that was replaced, or over which a volume is mounted, is another.
+type Folder = Option<(u64, u64)>;
+
+fn folder(root: &Path) -> Folder {
+    std::fs::metadata(root).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
 /// What the file system tells of changes, where it does.
 #[derive(Default)]
 struct Events {
     watcher: Option<RecommendedWatcher>,
-    /// The folder that is watched, by inode: one that was replaced is another.
-    inode: Option<u64>,
+    /// The folder that is watched.
+    folder: Folder,
 }
 
 impl Events {
     /// Has `changed` notified of what changes under `root` from now on.
     fn watch(&mut self, root: &Path, changed: Arc<Notify>) {
-        let inode = std::fs::metadata(root).ok().map(|metadata| metadata.ino());
-        if inode == self.inode {
+        let folder = folder(root);
+        if folder == self.folder {
             return;
         }
-        self.inode = inode;
+        self.folder = folder;
         let notify = move |event: notify::Result<notify::Event>| {
             // That something was read changes nothing, and the scan itself reads.
             if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {

@@ -55,6 +55,15 @@ impl Words {
                 ErrorKind::InvalidArgument,
                 format!("the bucket {bucket} is in another region: set model_store.region"),
             ),
+            // Before what is denied: there, it is not the bucket that denies it.
+            _ if is_about_credentials(&text) => (
+                ErrorKind::PermissionDenied,
+                format!(
+                    "no credentials were found for {endpoint}: not in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), not by a \
+                     web identity (AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN) or a container's role, and the machine gives none by \
+                     its metadata service; for a public bucket set model_store.anonymous"
+                ),
+            ),
             _ if is_denied(error, &text) => (
                 ErrorKind::PermissionDenied,
                 format!(
@@ -74,13 +83,6 @@ impl Words {
             (_, StoreError::InvalidPath { .. }) => {
                 (ErrorKind::InvalidArgument, format!("a key in the bucket {bucket} is no path of a file"))
             }
-            _ if is_about_credentials(&text) => (
-                ErrorKind::PermissionDenied,
-                format!(
-                    "there are no credentials for {endpoint}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, give the machine or \
-                     pod a role, or set model_store.anonymous for a public bucket"
-                ),
-            ),
             _ => (ErrorKind::Unavailable, format!("the model store {endpoint} cannot be reached or does not answer")),
         };
         Error::new(kind, said).with_source(brief(&text))
@@ -107,7 +109,7 @@ fn is_denied(error: &StoreError, text: &str) -> bool {
         || ["403 Forbidden", "401 Unauthorized"].iter().any(|status| text.contains(status))
 }
 
-/// Whether it is the instance's metadata service, the last place for credentials, that did not answer.
+/// Whether it is the instance's metadata service, the last place for credentials, that did not answer or has none.
 fn is_about_credentials(text: &str) -> bool {
     ["169.254.169.254", "169.254.170.2", "[fd00:ec2::254]", "/latest/api/token"]
         .iter()
@@ -149,6 +151,11 @@ mod tests {
             ("<Code>SignatureDoesNotMatch</Code>", ErrorKind::PermissionDenied, "AWS_SECRET_ACCESS_KEY"),
             ("<Code>PermanentRedirect</Code>", ErrorKind::InvalidArgument, "model_store.region"),
             ("PUT http://169.254.169.254/latest/api/token", ErrorKind::PermissionDenied, "model_store.anonymous"),
+            (
+                "PUT http://169.254.169.254/latest/api/token: 403 Forbidden",
+                ErrorKind::PermissionDenied,
+                "no credentials were found",
+            ),
             ("403 Forbidden: <Code>AccessDenied</Code>", ErrorKind::PermissionDenied, "s3:ListBucket"),
             ("invalid peer certificate: UnknownIssuer", ErrorKind::Unavailable, "SSL_CERT_FILE"),
             ("connection refused", ErrorKind::Unavailable, "cannot be reached"),

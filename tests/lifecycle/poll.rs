@@ -53,6 +53,28 @@ async fn every_change_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_is_unmounted_takes_no_model_with_it() {
+    let repository = Repository::new().with("m", &saying(1.0), "", "");
+    let server = start(poll(&repository, 40)).await;
+    // What is left is another folder, the mount point.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let volume = elsewhere.path().join("volume");
+    fs::rename(repository.path(), &volume).unwrap();
+    fs::create_dir(repository.path()).unwrap();
+    // Many times as long as it takes for a model to be taken for removed.
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert_eq!(ask(&server, "m").await, Ok(1.0));
+    put(&volume, "m/1", &saying(2.0));
+    fs::remove_dir(repository.path()).unwrap();
+    fs::rename(&volume, repository.path()).unwrap();
+    until(|| ask(&server, "m"), |said| *said == Ok(2.0)).await.unwrap();
+    // Within the folder, the last one goes like any other.
+    fs::remove_dir_all(repository.path().join("m")).unwrap();
+    until(|| ask(&server, "m"), |said| *said == Err(404)).await.unwrap_err();
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_was_written_just_now_serves_when_the_server_is_ready() {
     let repository = Repository::new().with("m", &saying(1.0), "", "");
     // Far longer than from the writing to the start.

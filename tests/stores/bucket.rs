@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::s3::Storage;
 use crate::server::{PLAIN_RECIPE, Repository, png, start};
 use crate::{
-    ask, config, control, explicit, folder, graphs, http, metric, polling, saying, says, several_looks, states, until,
+    ask, cache_is_free, config, control, explicit, folder, graphs, http, metric, polling, readiness, saying, says,
+    several_looks, states, until,
 };
 
 const MODEL: &str = "m/1/model.onnx";
@@ -79,6 +80,43 @@ async fn every_change_of_a_bucket_is_followed() {
     storage.remove("n");
     says(&server, "n", Err(404)).await;
     assert_eq!((ask(&server, "m").await, states(&server, "n").await), (Ok(4.0), vec![]));
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_emptied_takes_no_model_with_it() {
+    let storage = Storage::start().await;
+    storage.put(MODEL, &saying(1.0));
+    storage.put("n/1/model.onnx", &saying(2.0));
+    let cache = folder();
+    let mut config = storage.serves(polling(config("s3://models", cache.path())));
+    config.model_control.strict_readiness = true;
+    let server = start(config.clone()).await;
+    let refused = async |server: &Server| metric(server, "convoy_model_store_refused_models").await;
+    assert_eq!((ask(&server, "m").await, ask(&server, "n").await, refused(&server).await), (Ok(1.0), Ok(2.0), 0.0));
+    storage.conduct(|conduct| conduct.is_emptied = true);
+    until(|| refused(&server), |refused| *refused == 2.0).await;
+    several_looks(&server).await;
+    assert_eq!((ask(&server, "m").await, ask(&server, "n").await), (Ok(1.0), Ok(2.0)));
+    assert_eq!((readiness(&server).await, metric(&server, "convoy_model_store_up").await), (Ok(()), 1.0));
+    // One of two is an ordinary removal, be it that the other comes back.
+    storage.remove("n");
+    storage.conduct(|conduct| conduct.is_emptied = false);
+    says(&server, "n", Err(404)).await;
+    assert_eq!((ask(&server, "m").await, refused(&server).await), (Ok(1.0), 0.0));
+    server.shutdown().await;
+
+    // Nor does one that was emptied while no server looked, as long as there is the cache.
+    cache_is_free(&cache).await;
+    storage.conduct(|conduct| conduct.is_emptied = true);
+    let server = start(config).await;
+    assert_eq!((ask(&server, "m").await, refused(&server).await, readiness(&server).await), (Ok(1.0), 1.0, Ok(())));
+    storage.remove("m");
+    storage.put("n/1/model.onnx", &saying(3.0));
+    storage.conduct(|conduct| conduct.is_emptied = false);
+    says(&server, "n", Ok(3.0)).await;
+    says(&server, "m", Err(404)).await;
+    assert_eq!(refused(&server).await, 0.0);
     server.shutdown().await;
 }
 

@@ -7,7 +7,9 @@ use convoy::server::Server;
 
 use crate::s3::Storage;
 use crate::server::start;
-use crate::{ask, config, folder, http, metric, polling, readiness, saying, says, several_looks, states, until};
+use crate::{
+    ask, cache_is_free, config, folder, http, metric, polling, readiness, saying, says, several_looks, states, until,
+};
 
 const MODEL: &str = "m/1/model.onnx";
 
@@ -106,9 +108,7 @@ async fn a_server_starts_from_its_cache_when_the_store_is_away() {
     says(&server, "m", Ok(1.0)).await;
     server.shutdown().await;
     let folder = std::fs::read_dir(cache.path()).unwrap().next().unwrap().unwrap().path();
-    // A process that has ended holds its cache no more; what has ended in this one takes a moment.
-    let is_free = async || std::fs::File::open(folder.join("lock")).unwrap().try_lock().is_ok();
-    until(is_free, |is_free| *is_free).await;
+    cache_is_free(&cache).await;
 
     storage.conduct(|conduct| conduct.is_away = true);
     let server = start(config()).await;
@@ -119,7 +119,7 @@ async fn a_server_starts_from_its_cache_when_the_store_is_away() {
     storage.conduct(|conduct| conduct.is_away = false);
     says(&server, "m", Ok(2.0)).await;
     server.shutdown().await;
-    until(is_free, |is_free| *is_free).await;
+    cache_is_free(&cache).await;
 
     // What has come to harm on the disk is not served: it is fetched again, and where that cannot be, there is nothing.
     let damage = || {
@@ -132,7 +132,7 @@ async fn a_server_starts_from_its_cache_when_the_store_is_away() {
     let server = start(config()).await;
     assert_eq!(ask(&server, "m").await, Ok(2.0));
     server.shutdown().await;
-    until(is_free, |is_free| *is_free).await;
+    cache_is_free(&cache).await;
     damage();
     storage.conduct(|conduct| conduct.is_away = true);
     let failure = failure(config()).await;

@@ -75,6 +75,13 @@ fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
+/// Waits until no server holds the cache. A process that has ended holds its cache no more; what has ended in this one takes a moment.
+async fn cache_is_free(cache: &TempDir) {
+    let folder = fs::read_dir(cache.path()).unwrap().next().unwrap().unwrap().path();
+    let is_free = async || fs::File::open(folder.join("lock")).unwrap().try_lock().is_ok();
+    until(is_free, |is_free| *is_free).await;
+}
+
 /// Loads or unloads a model, and returns the status and the error.
 async fn control(server: &Server, model: &str, verb: &str) -> (u16, String) {
     let answer = http::send(server, "POST", &format!("/v2/repository/models/{model}/{verb}"), &[], "").await;

@@ -27,6 +27,8 @@ pub(crate) struct Conduct {
     pub(crate) is_away: bool,
     /// It denies everything.
     pub(crate) denies: bool,
+    /// It lists no object, as if all had been deleted.
+    pub(crate) is_emptied: bool,
     /// Objects whose keys end so have one bit turned over on the way.
     pub(crate) corrupts: Option<String>,
     /// The keys of the objects that were fetched.
@@ -139,6 +141,10 @@ impl S3 for Objects {
         self.behave()?;
         let bucket = self.folder.path().join(&request.input.bucket);
         let mut answer = self.files.list_objects_v2(request).await?;
+        if self.conduct.lock().unwrap_or_else(PoisonError::into_inner).is_emptied {
+            answer.output.contents = None;
+            return Ok(answer);
+        }
         // The files' server lists no ETags, which Amazon's does.
         for object in answer.output.contents.iter_mut().flatten() {
             let bytes = fs::read(bucket.join(object.key.as_deref().unwrap_or_default())).unwrap_or_default();

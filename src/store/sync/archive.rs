@@ -28,7 +28,7 @@ impl Store {
         let models = self.read_archive(unit)?;
         // At first there may be none yet, which whoever starts from it says. Later that is a mistake rather than meant.
         if models.is_empty() && !held.state.models.is_empty() {
-            return Err(Error::invalid(format!("there is no model in {} any more: {}", self.location, self.hint())));
+            return Err(self.is_empty_now());
         }
         let gone: Vec<String> = held.state.models.keys().filter(|name| !models.contains_key(*name)).cloned().collect();
         for (model, tree) in models {

@@ -8,7 +8,7 @@ use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::archive::{keep, single};
 use super::listing::{Change, Listing, Settling};
@@ -29,6 +29,10 @@ pub(super) struct Held {
     /// What was fetched of models that could not be taken yet, so that it need not be fetched again.
     fetched: BTreeMap<String, BTreeMap<FilePath, Kept>>,
     refused: BTreeSet<String>,
+    /// The store's models have been listed since the start.
+    has_begun: bool,
+    /// The last listing had no model any more, which was not believed.
+    is_emptied: bool,
 }
 
 /// What is kept between starts.
@@ -70,6 +74,8 @@ impl Held {
             state: State::default(),
             fetched: BTreeMap::new(),
             refused: BTreeSet::new(),
+            has_begun: false,
+            is_emptied: false,
         }
     }
 
@@ -112,11 +118,7 @@ impl Store {
             }
         };
         let mut synced = Synced::default();
-        let published: Vec<String> = match &self.source {
-            Source::Bucket(_) => held.state.models.keys().cloned().collect(),
-            Source::Archive(_) | Source::Layout(_) => Vec::new(),
-        };
-        let changes = held.settling.begin(&listing, published.iter(), Instant::now(), SystemTime::now());
+        let changes = self.take_in(&mut held, &listing, &mut synced);
         self.act(&mut held, changes, &wanted, &mut synced);
         // With nothing to fall back on, models that are just being uploaded are waited for.
         let patience = Instant::now() + self.poll_interval * PATIENCE;
@@ -125,7 +127,7 @@ impl Store {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             match self.list() {
                 Ok(listing) => {
-                    let changes = held.settling.observe(&listing, Instant::now());
+                    let changes = self.take_in(&mut held, &listing, &mut synced);
                     self.act(&mut held, changes, &wanted, &mut synced);
                 }
                 Err(error) => {
@@ -151,7 +153,7 @@ impl Store {
         let mut held = self.held();
         let listing = self.list().inspect_err(|_| self.metrics.record(false, started.elapsed()))?;
         let mut synced = Synced::default();
-        let changes = held.settling.observe(&listing, Instant::now());
+        let changes = self.take_in(&mut held, &listing, &mut synced);
         self.act(&mut held, changes, |_| true, &mut synced);
         synced.next_due = held.settling.next_due();
         self.finish(&mut held, started, &synced);
@@ -233,6 +235,35 @@ impl Store {
         Ok(listing)
     }
 
+    /// Takes in a listing, and returns what is to be done. A bucket that had models and at once has none is likelier emptied by
+    /// mistake than meant to be: it is refused until it has models again.
+    fn take_in(&self, held: &mut Held, listing: &Listing, synced: &mut Synced) -> Vec<Change> {
+        let is_bucket = matches!(self.source, Source::Bucket(_));
+        if is_bucket && listing.is_empty() && !held.state.models.is_empty() {
+            if !std::mem::replace(&mut held.is_emptied, true) {
+                let refused = self.is_empty_now();
+                let models = held.state.models.len();
+                error!(store = %self.location, models, cause = refused.message(), "the models that there were go on serving");
+                synced.refused.push((String::new(), refused));
+            }
+            return Vec::new();
+        }
+        if std::mem::take(&mut held.is_emptied) {
+            info!(store = %self.location, "there are models in the model store again");
+        }
+        if std::mem::replace(&mut held.has_begun, true) {
+            return held.settling.observe(listing, Instant::now());
+        }
+        // An archive takes its models away itself.
+        let published = held.state.models.keys().filter(|_| is_bucket);
+        held.settling.begin(listing, published, Instant::now(), SystemTime::now())
+    }
+
+    /// Why a store without a model is not taken where there were some.
+    fn is_empty_now(&self) -> Error {
+        Error::invalid(format!("there is no model in {} any more: {}", self.location, self.hint()))
+    }
+
     /// Does what has to be done, for the models that `wanted` picks.
     fn act(&self, held: &mut Held, changes: Vec<Change>, wanted: impl Fn(&str) -> bool, synced: &mut Synced) {
         for (name, unit) in changes {
@@ -251,8 +282,10 @@ impl Store {
                 Ok(()) if held.refused.remove(&name) => synced.recovered.push(name),
                 Ok(()) => {}
                 Err(error) => {
+                    // An archive is no model.
+                    let model = Some(name.as_str()).filter(|name| !name.is_empty());
                     warn!(
-                        model = name,
+                        model,
                         store = %self.location,
                         cause = error.chain(),
                         "what the model store has now was not taken: what was taken before stays"
@@ -292,8 +325,10 @@ impl Store {
     fn finish(&self, held: &mut Held, started: Instant, synced: &Synced) {
         let unreached = synced.refused.iter().any(|(_, error)| error.kind() != ErrorKind::InvalidArgument);
         self.metrics.record(!unreached, started.elapsed());
-        self.metrics.refused.set(held.refused.len() as i64);
-        if synced.refused.is_empty() {
+        // Of an emptied store, that they are gone is what is not taken.
+        let kept = held.state.models.keys().filter(|name| held.is_emptied && !held.refused.contains(*name));
+        self.metrics.refused.set((held.refused.len() + kept.count()) as i64);
+        if synced.refused.is_empty() && !held.is_emptied {
             let now = SystemTime::now();
             self.metrics.set_in_step(now);
             held.state.in_step = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -19,9 +19,12 @@ pub struct TrustedProxies(pub usize);
 impl TrustedProxies {
     /// Client and peer of a request that came with `headers` over a connection of `peer`'s. They differ behind proxies.
     pub(super) fn attributes(self, headers: &HeaderMap, peer: SocketAddr) -> [KeyValue; 3] {
+        // To who listens on `[::]`, clients over IPv4 have addresses such as `::ffff:192.0.2.1`, which nobody would look for.
+        let peer_address = peer.ip().to_canonical();
+        let client = self.forwarded_for(headers).map_or(peer_address, |address| address.to_canonical());
         [
-            KeyValue::new("client.address", self.forwarded_for(headers).unwrap_or_else(|| peer.ip()).to_string()),
-            KeyValue::new("network.peer.address", peer.ip().to_string()),
+            KeyValue::new("client.address", client.to_string()),
+            KeyValue::new("network.peer.address", peer_address.to_string()),
             KeyValue::new("network.peer.port", i64::from(peer.port())),
         ]
     }
@@ -63,6 +66,17 @@ mod tests {
     fn headers(name: &str, lines: &[&str]) -> HeaderMap {
         let pair = |line: &&str| (name.parse().unwrap(), line.parse().unwrap());
         lines.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn addresses_of_ipv4_are_written_as_such() {
+        let peer = "[::ffff:192.0.2.1]:80".parse().unwrap();
+        let said = |trusted, headers: &HeaderMap| {
+            TrustedProxies(trusted).attributes(headers, peer).map(|pair| pair.value.to_string())
+        };
+        assert_eq!(said(0, &HeaderMap::new()), ["192.0.2.1", "192.0.2.1", "80"]);
+        assert_eq!(said(1, &headers(FORWARDED_FOR, &["::ffff:203.0.113.7"])), ["203.0.113.7", "192.0.2.1", "80"]);
+        assert_eq!(said(1, &headers(FORWARDED_FOR, &["2001:db8::1"]))[0], "2001:db8::1");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use prometheus::{IntCounterVec, Opts, Registry};
 use ureq::Agent;
 use ureq::http::{Request, Response};
 
+use super::variables::count;
 use super::{OtlpProtocol, TracingConfig};
 use crate::error::{Error, Result};
 
@@ -30,6 +31,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// How many spans wait at most, where `OTEL_BSP_MAX_QUEUE_SIZE` says nothing else.
 const QUEUE_SIZE: usize = 2048;
+/// How many spans are sent at once at most, where `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` says nothing else.
+const BATCH_SIZE: usize = 512;
 
 /// What became of spans, as the metric has it.
 #[derive(Debug, Clone)]
@@ -62,11 +65,13 @@ impl Counts {
 pub(super) fn processor(config: &TracingConfig, url: &str, registry: &Registry) -> Result<impl SpanProcessor + use<>> {
     let exporter = exporter(config, url)
         .map_err(|error| Error::invalid("traces cannot be sent to tracing.endpoint").with_source(error))?;
-    let size = std::env::var("OTEL_BSP_MAX_QUEUE_SIZE").ok().and_then(|size| size.parse().ok());
-    let size = size.filter(|&size| size > 0).unwrap_or(QUEUE_SIZE);
+    let size = count("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(QUEUE_SIZE);
+    // The SDK takes 0 for what it says, and a queue of 0 for batches of 0, too.
+    let batch_size = count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE").unwrap_or(BATCH_SIZE).min(size);
     let queue = Queue { counts: Counts::register(registry)?, waiting: Arc::default(), size };
     let watched = Watched { exporter, queue: queue.clone(), is_failing: AtomicBool::new(false) };
-    let batches = BatchConfigBuilder::default().with_max_queue_size(size).build();
+    let batches =
+        BatchConfigBuilder::default().with_max_queue_size(size).with_max_export_batch_size(batch_size).build();
     Ok(Bounded { inner: BatchSpanProcessor::builder(watched).with_batch_config(batches).build(), queue })
 }
 

@@ -9,6 +9,7 @@ mod config;
 mod export;
 mod resource;
 mod sampler;
+mod variables;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -62,6 +63,9 @@ impl Tracing {
     /// `InvalidArgument` for what can never be sent.
     pub fn start(config: &TracingConfig, proxies: TrustedProxies, registry: &Registry) -> Result<Self> {
         let Some(url) = config.url()? else { return Ok(Self(None)) };
+        for (variable, cause) in variables::unheeded(|name| std::env::var(name).ok()) {
+            tracing::warn!(variable, cause, "a variable of OpenTelemetry's is not heeded");
+        }
         let provider = SdkTracerProvider::builder()
             .with_resource(resource::resource(&config.service_name))
             .with_sampler(ByRequest::new(config.sample_ratio))
