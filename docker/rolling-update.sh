@@ -257,10 +257,10 @@ while [ "$started" -lt "$total" ]; do
     [ "$batch" -le "$free" ] || batch=$free
     [ "$batch" -le "${BATCH:-$batch}" ] || batch=$BATCH
 
-    # shellcheck disable=SC2086
-    there=$(count $(containers))
-    tell "starting $batch new replicas beside $there"
     known=$(containers | tr '\n' ' ')
+    # shellcheck disable=SC2086
+    there=$(count $known)
+    tell "starting $batch new replicas beside $there"
     phase=start
     # Made first and looked at, since what was given to the old ones on a command line, their API keys for instance, is forgotten.
     $compose "$@" up --no-start --no-build --no-deps --no-recreate --scale "convoy=$((there + batch))" convoy

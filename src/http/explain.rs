@@ -25,7 +25,6 @@ use super::openapi::{Operation, Tag};
 use super::{App, AppState};
 use crate::error::{Error, Result};
 use crate::explain::{ExcitingRequest, Method, Rule, Work};
-use crate::inference::deadline;
 
 /// Tells what keeps answers, a proxy for instance, that one for another `Accept` is another.
 const VARIES: (HeaderName, &str) = (header::VARY, "accept");
@@ -114,7 +113,7 @@ pub(super) async fn features(
 ) -> HttpResult<Response> {
     let model = app.inference.model(&target.model, target.version)?;
     let layer = options.layer(&model)?;
-    let deadline = deadline(payload.received, options.timeout());
+    let deadline = options.deadline(&payload);
     let mut admission = app.explainer.admit(Arc::clone(&model), Work::Features, deadline)?;
     let picture = admission.note(read_picture(&app, &headers, payload.bytes).await)?;
     let features = admission.features(picture, layer).await?;
@@ -146,7 +145,7 @@ pub(super) async fn exciting(
     let rule = options.method.map_or(Ok(Rule::Deconvnet), Method::rule)?;
     let model = app.inference.model(&target.model, target.version)?;
     let (layer, unit) = options.unit(&model)?;
-    let deadline = deadline(payload.received, options.timeout());
+    let deadline = options.deadline(&payload);
     let mut admission = app.explainer.admit(Arc::clone(&model), Work::Exciting, deadline)?;
     let pictures = admission.note(read_pictures(&app, &headers, payload.bytes).await)?;
     let count = options.count.unwrap_or(ExcitingRequest::DEFAULT_COUNT);

@@ -190,20 +190,20 @@ pub(crate) fn ends_a_batch_that_is_interrupted() {
 
 /// Nobody may be left who hears of it: the script's output is a pipe that nobody reads.
 pub(crate) fn cleans_up_where_nobody_listens() {
+    let unheard = |stage: &Stage| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        stage.command(&[], &[]).stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap()
+    };
     let stage = Stage::new(3, 64);
     stage.put("never-healthy", "");
     stage.put("interrupt", "");
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let status = stage.command(&[], &[]).stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
-    assert_eq!(status.code(), Some(143));
+    assert_eq!(unheard(&stage).code(), Some(143));
     assert_eq!(stage.replicas(), [1, 2, 3]);
 
     let stage = Stage::new(3, 64);
     stage.put("unknown-image", "");
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let status = stage.command(&[], &[]).stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+    let status = unheard(&stage);
     assert!(status.success(), "{status}");
     assert_eq!(stage.replicas(), [4, 5, 6]);
     assert!(stage.log().contains("pull convoy:next"), "{}", stage.log());

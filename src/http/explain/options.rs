@@ -49,7 +49,7 @@ pub(in super::super) struct Options {
     #[serde(default, deserialize_with = "number")]
     #[schemars(range(min = 1))]
     stride: Option<usize>,
-    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    /// After so many milliseconds the answer is of no use; 0 and nothing mean what the server allows at most.
     #[serde(default, deserialize_with = "number")]
     timeout_ms: Option<u64>,
 }
@@ -67,7 +67,7 @@ impl Options {
 
     /// After this the answer to a request that came with `payload` is of no use.
     pub(in super::super) fn deadline(&self, payload: &Payload) -> Option<Instant> {
-        deadline(payload.received, self.timeout_ms.map(Duration::from_millis))
+        deadline_of(self.timeout_ms, payload)
     }
 
     pub(in super::super) fn request(&self, picture: Bytes) -> ExplainRequest {
@@ -97,7 +97,7 @@ pub(in super::super) struct FeaturesOptions {
     /// Its name, as `/architecture` has it.
     #[serde(default, deserialize_with = "name")]
     layer: Option<String>,
-    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    /// After so many milliseconds the answer is of no use; 0 and nothing mean what the server allows at most.
     #[serde(default, deserialize_with = "number")]
     timeout_ms: Option<u64>,
 }
@@ -111,8 +111,9 @@ impl FeaturesOptions {
         named(self.layer.as_ref(), model)
     }
 
-    pub(super) fn timeout(&self) -> Option<Duration> {
-        self.timeout_ms.map(Duration::from_millis)
+    /// As [`Options::deadline`].
+    pub(super) fn deadline(&self, payload: &Payload) -> Option<Instant> {
+        deadline_of(self.timeout_ms, payload)
     }
 }
 
@@ -135,7 +136,7 @@ pub(in super::super) struct ExcitingOptions {
     #[serde(default, deserialize_with = "parsed")]
     #[schemars(with = "Option<String>", extend("enum" = Rule::ALL.map(|rule| Method::Projection(rule).as_str())))]
     pub(super) method: Option<Method>,
-    /// After so many milliseconds the answer is of no use; 0 and nothing mean no end.
+    /// After so many milliseconds the answer is of no use; 0 and nothing mean what the server allows at most.
     #[serde(default, deserialize_with = "number")]
     timeout_ms: Option<u64>,
 }
@@ -157,9 +158,14 @@ impl ExcitingOptions {
         Ok((layer, unit))
     }
 
-    pub(super) fn timeout(&self) -> Option<Duration> {
-        self.timeout_ms.map(Duration::from_millis)
+    /// As [`Options::deadline`].
+    pub(super) fn deadline(&self, payload: &Payload) -> Option<Instant> {
+        deadline_of(self.timeout_ms, payload)
     }
+}
+
+fn deadline_of(timeout_ms: Option<u64>, payload: &Payload) -> Option<Instant> {
+    deadline(payload.received, timeout_ms.map(Duration::from_millis))
 }
 
 fn named(layer: Option<&String>, model: &Model) -> Result<String> {

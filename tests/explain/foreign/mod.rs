@@ -21,6 +21,10 @@ fn weights(name: &str, shape: &[usize]) -> TensorProto {
     TensorProto::new(name, &Tensor::from_vec(shape.to_vec(), values).unwrap()).unwrap()
 }
 
+fn scalar(name: &str, value: f32) -> TensorProto {
+    TensorProto::new(name, &Tensor::from_vec(vec![], vec![value]).unwrap()).unwrap()
+}
+
 fn integers(name: &str, values: &[i64]) -> TensorProto {
     TensorProto::new(name, &Tensor::from_vec(vec![values.len()], values.to_vec()).unwrap()).unwrap()
 }

@@ -2,12 +2,11 @@
 
 use convoy::explain::{ExplainRequest, Method, Rule};
 use convoy::onnx::{AttributeProto, NodeProto, TensorProto};
-use convoy::tensor::Tensor;
 use image::RgbImage;
 
 use super::super::graphs::{model, node};
 use super::super::{Fixture, png};
-use super::{CONFIG, SIDE, integers, noise, weights, with};
+use super::{CONFIG, SIDE, integers, noise, scalar, weights, with};
 
 /// Puts `nodes`, from `in` to `out`, between a convolution and the mean of each channel, and compares the gradient of a class
 /// with what changing single pixels does to its logit.
@@ -57,8 +56,6 @@ async fn gradient_is_the_slope(name: &str, nodes: Vec<NodeProto>, initializers: 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 async fn operators_run_backwards() {
-    let float =
-        |name: &str, value: f32| TensorProto::new(name, &Tensor::from_vec(vec![], vec![value]).unwrap()).unwrap();
     let kernel = |size: usize, stride: usize| {
         vec![AttributeProto::ints("kernel_shape", [size; 2]), AttributeProto::ints("strides", [stride; 2])]
     };
@@ -75,7 +72,7 @@ async fn operators_run_backwards() {
             vec![],
             4,
         ),
-        ("Clip", vec![node("Clip", &["in", "low", "high"], "out")], vec![float("low", 0.0), float("high", 0.6)], 4),
+        ("Clip", vec![node("Clip", &["in", "low", "high"], "out")], vec![scalar("low", 0.0), scalar("high", 0.6)], 4),
         ("Sigmoid", vec![node("Sigmoid", &["in"], "out")], vec![], 4),
         ("Tanh", vec![node("Tanh", &["in"], "out")], vec![], 4),
         ("HardSigmoid", vec![node("HardSigmoid", &["in"], "out")], vec![], 4),
@@ -143,7 +140,7 @@ async fn operators_run_backwards() {
                 node("Div", &["c", "by"], "d"),
                 node("Sub", &["d", "a"], "out"),
             ],
-            vec![float("by", 3.0)],
+            vec![scalar("by", 3.0)],
             4,
         ),
         (

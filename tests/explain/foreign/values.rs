@@ -2,16 +2,14 @@
 
 use convoy::error::ErrorKind;
 use convoy::explain::{ExcitingRequest, ExplainRequest, Method, Rule};
-use convoy::onnx::TensorProto;
-use convoy::tensor::Tensor;
 
 use super::super::graphs::node;
 use super::super::png;
-use super::{classifier, noise};
+use super::{classifier, noise, scalar};
 
 #[tokio::test]
 async fn values_that_are_no_numbers_are_said_to_be_none() {
-    let zero = TensorProto::new("zero", &Tensor::from_vec(vec![], vec![0f32]).unwrap()).unwrap();
+    let zero = scalar("zero", 0.0);
     let fixture =
         classifier(vec![node("Sub", &["in", "in"], "none"), node("Div", &["none", "zero"], "out")], vec![zero]);
     let request = |method| ExplainRequest { method: Some(method), ..ExplainRequest::new(png(&noise("a"))) };
@@ -36,8 +34,6 @@ async fn values_that_are_no_numbers_are_said_to_be_none() {
 
 #[tokio::test]
 async fn a_projection_that_is_no_number_names_its_picture() {
-    let scalar =
-        |name: &str, value: f32| TensorProto::new(name, &Tensor::from_vec(vec![], vec![value]).unwrap()).unwrap();
     // Forward the bound hides that it is infinite; backwards nothing does.
     let nodes = vec![
         node("Mul", &["in", "large"], "larger"),
@@ -57,8 +53,6 @@ async fn a_projection_that_is_no_number_names_its_picture() {
 
 #[tokio::test]
 async fn units_at_an_upper_bound_are_told_apart_and_taken_back() {
-    let scalar =
-        |name: &str, value: f32| TensorProto::new(name, &Tensor::from_vec(vec![], vec![value]).unwrap()).unwrap();
     let nodes = |out| vec![node("Mul", &["in", "large"], "wide"), node("Clip", &["wide", "low", "high"], out)];
     let constants = vec![scalar("large", 1e3), scalar("low", 0.0), scalar("high", 6.0)];
     let fixture = classifier(nodes("out"), constants);
